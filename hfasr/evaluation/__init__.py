@@ -1,0 +1,1 @@
+"""References and hypotheses to numbers and pages a person can act on."""

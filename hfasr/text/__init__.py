@@ -1,0 +1,1 @@
+"""Transcript to target to label ids: normalising, phonemizing, tokenizers."""

@@ -1,0 +1,257 @@
+"""Audio in any form to 16 kHz mono float32, and back to a file.
+
+Decoding is libsndfile's (WAV, FLAC, MP3, OGG Vorbis, Opus), resampling torchaudio's. Files are read whole and opened by
+content, so a wrong extension does not matter, and a file cut short is refused rather than silently shortened.
+"""
+
+import io
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+
+SAMPLING_RATE = 16_000
+
+# WAV writers that stream leave the data size open with one of these.
+_OPEN_WAV_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF - 36)
+
+
+_IN_ARCHIVE = re.compile(r"(?P<archive>.+)::(?P<member>.+)@(?P<offset>\d+)\+(?P<size>\d+)")
+
+
+class AudioError(ValueError):
+    """Audio that cannot be used; the message names the file and the reason."""
+
+
+def load_audio(source: str | os.PathLike | bytes | BinaryIO | np.ndarray | dict, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
+    """Load one utterance as a mono waveform at 16 kHz.
+
+    Args:
+        source: Path (or `archive_path`), encoded bytes, binary file object, array, or a `datasets` audio dict
+            (`{"path", "bytes"}` or `{"array", "sampling_rate"}`). An array is `(samples,)` or two-dimensional with channels on the shorter axis,
+            float in [-1, 1] or any signed integer type.
+        sampling_rate: Rate in Hz of an array source; files and dicts carry their own.
+
+    Returns:
+        Waveform `(samples,)`, float32, 16 kHz, the mean of all channels.
+
+    Raises:
+        FileNotFoundError: The path does not exist.
+        AudioError: Empty, cut short, not audio, or with NaN or infinite samples. It is a ValueError.
+        TypeError: `source` is none of the above.
+    """
+    waveform, rate, name = _decode(source, sampling_rate)
+    if not np.isfinite(waveform).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples; re-export it from the original recording")
+    return resample(waveform, rate)
+
+
+def audio_duration(source: str | os.PathLike | bytes | dict) -> float:
+    """Read the duration in seconds from a file's header, without decoding.
+
+    Raises:
+        FileNotFoundError: The path does not exist.
+        AudioError: Empty or not audio.
+    """
+    if isinstance(source, dict):
+        source = source["bytes"] if source.get("bytes") is not None else source["path"]
+    name = _name(source)
+    if isinstance(source, bytes) or _IN_ARCHIVE.fullmatch(name):
+        file = io.BytesIO(source if isinstance(source, bytes) else _read(source))
+    elif not Path(source).is_file():
+        raise FileNotFoundError(f"{name}: no such audio file")
+    else:
+        file = open(source, "rb")  # noqa: SIM115 (closed below)
+    with file:
+        try:
+            info = soundfile.info(file)
+        except soundfile.SoundFileError as error:
+            raise _not_audio(name, error) from None
+    if info.frames <= 0:
+        raise AudioError(f"{name}: holds no samples")
+    return info.frames / info.samplerate
+
+
+def archive_path(archive: str | os.PathLike, member: str, offset: int, size: int) -> str:
+    """Name a file inside an uncompressed archive, so that it is read in place: `cv.tar::clips/a.mp3@1536+23040`.
+
+    Args:
+        archive: The archive's path.
+        member: The file's name in it, for messages.
+        offset: Its first byte in the archive.
+        size: Its length in bytes.
+    """
+    return f"{os.fspath(archive)}::{member}@{offset}+{size}"
+
+
+def archive_of(path: str | os.PathLike) -> Path:
+    """Return the file on disk that a path reads from: the archive of an `archive_path`, else the path itself."""
+    inside = _IN_ARCHIVE.fullmatch(os.fspath(path))
+    return Path(inside["archive"] if inside else path)
+
+
+def resample(waveform: np.ndarray, from_hz: int, to_hz: int = SAMPLING_RATE) -> np.ndarray:
+    """Resample a waveform `(samples,)` with torchaudio's sinc interpolation; the kernel is kept per pair of rates."""
+    if from_hz == to_hz:
+        return waveform
+    import torch
+
+    with torch.inference_mode():
+        return _resampler(from_hz, to_hz)(torch.from_numpy(np.ascontiguousarray(waveform))).numpy()
+
+
+def write_audio(
+    target: str | os.PathLike | BinaryIO, waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE, format: str | None = None
+) -> None:
+    """Write a waveform `(samples,)` or `(samples, channels)` in [-1, 1] to a file or file object.
+
+    Args:
+        target: A path, written under a temporary name and then renamed, or a binary file object.
+        waveform: Float samples; WAV and FLAC hold them as 16-bit.
+        sampling_rate: Hz. Opus takes 8, 16 and 48 kHz.
+        format: "WAV", "FLAC", "MP3", "OGG" (Vorbis) or "OPUS"; from the path's extension when None.
+
+    Raises:
+        ValueError: The format is unknown, or it does not take this rate.
+    """
+    if format is None:
+        if not isinstance(target, str | os.PathLike):
+            raise ValueError("write_audio to a file object needs format=, one of WAV, FLAC, MP3, OGG, OPUS")
+        format = Path(target).suffix.lstrip(".").upper()
+    container, subtype = {"OPUS": ("OGG", "OPUS")}.get(format.upper(), (format.upper(), None))
+    if container not in soundfile.available_formats():
+        raise ValueError(f"audio format {format!r} is not known here; use WAV, FLAC, MP3, OGG or OPUS")
+    try:
+        if not isinstance(target, str | os.PathLike):
+            soundfile.write(target, waveform, sampling_rate, format=container, subtype=subtype)
+            return
+        temporary = Path(f"{os.fspath(target)}.{os.getpid()}.tmp")
+        try:
+            soundfile.write(temporary, waveform, sampling_rate, format=container, subtype=subtype)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"cannot write {format} at {sampling_rate} Hz: {error}") from None
+
+
+@lru_cache(maxsize=32)
+def _resampler(from_hz: int, to_hz: int):
+    import torchaudio
+
+    return torchaudio.transforms.Resample(from_hz, to_hz)
+
+
+def _decode(source: Any, sampling_rate: int) -> tuple[np.ndarray, int, str]:
+    """Return (mono float32 `(samples,)`, rate in Hz, a name for messages)."""
+    if isinstance(source, dict):
+        if source.get("array") is not None:
+            return _mono_array(np.asarray(source["array"]), "array"), int(source["sampling_rate"]), "array"
+        encoded, path = source.get("bytes"), source.get("path")
+        if encoded is None and path is None:
+            raise TypeError(f"an audio dict needs 'array', 'bytes' or 'path', found keys {', '.join(source)}")
+        return _decode_bytes(encoded if encoded is not None else _read(path), str(path) if path else "<bytes>")
+    if isinstance(source, str | os.PathLike):
+        return _decode_bytes(_read(source), os.fspath(source))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _decode_bytes(bytes(source), "<bytes>")
+    if isinstance(source, np.ndarray):
+        return _mono_array(source, "array"), sampling_rate, "array"
+    if hasattr(source, "read"):
+        return _decode_bytes(source.read(), _name(source))
+    raise TypeError(f"cannot load audio from {type(source).__name__}; give a path, bytes, a binary file, a NumPy array or an audio dict")
+
+
+def _read(path: str | os.PathLike) -> bytes:
+    inside = _IN_ARCHIVE.fullmatch(os.fspath(path))
+    if not archive_of(path).is_file():
+        raise FileNotFoundError(f"{path}: no such audio file")
+    if not inside:
+        return Path(path).read_bytes()
+    with open(inside["archive"], "rb") as file:
+        file.seek(int(inside["offset"]))
+        return file.read(int(inside["size"]))
+
+
+def _decode_bytes(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
+    if not data:
+        raise AudioError(f"{name}: the file is empty (0 bytes)")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate, announced = file.samplerate, file.frames
+            samples = file.read(dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise _not_audio(name, error) from None
+    if len(samples) == 0:
+        raise AudioError(f"{name}: holds no samples")
+    if len(samples) < announced or _cut_short(data):
+        raise AudioError(f"{name}: cut short after {len(samples) / rate:.2f} s; copy or download it again")
+    # libsndfile's MP3 decoder can return a block of NaN for damaged frames; load_audio checks.
+    return np.ascontiguousarray(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)), rate, name
+
+
+def _cut_short(data: bytes) -> bool:
+    """Tell whether the container announces more bytes than there are.
+
+    libsndfile reads what is left of a shortened WAV or Ogg file without a word.
+    """
+    if data[:4] in (b"RIFF", b"RF64") and data[8:12] == b"WAVE":
+        position = 12
+        while position + 8 <= len(data):
+            size = int.from_bytes(data[position + 4 : position + 8], "little")
+            if data[position : position + 4] == b"data":
+                return size not in _OPEN_WAV_SIZES and position + 8 + size > len(data)
+            position += 8 + size + size % 2
+        return True
+    if data[:4] == b"OggS":
+        page = data.rfind(b"OggS")
+        if page + 27 > len(data):
+            return True
+        segments = data[page + 26]
+        table = data[page + 27 : page + 27 + segments]
+        return len(table) < segments or page + 27 + segments + sum(table) > len(data)
+    if data[:3] == b"ID3" or (data[0] == 0xFF and len(data) > 1 and data[1] & 0xE0 == 0xE0):
+        return _mp3_cut_short(data)
+    return False
+
+
+def _mp3_cut_short(data: bytes) -> bool:
+    """Compare the byte count of a Xing or Info header, which most encoders write, with the bytes there are."""
+    start = 0
+    if data[:3] == b"ID3" and len(data) >= 10:
+        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
+    head = data[start : start + 200]
+    tag = max(head.find(b"Xing"), head.find(b"Info"))
+    if tag < 0 or tag + 16 > len(head):
+        return False
+    flags = int.from_bytes(head[tag + 4 : tag + 8], "big")
+    if not flags & 2:
+        return False
+    field = tag + 8 + (4 if flags & 1 else 0)
+    return start + int.from_bytes(head[field : field + 4], "big") > len(data)
+
+
+def _mono_array(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim not in (1, 2) or array.size == 0:
+        raise AudioError(f"{name}: shape {array.shape} is not a waveform; expected (samples,) or two dimensions with channels")
+    if np.issubdtype(array.dtype, np.signedinteger):
+        array = array.astype(np.float32) / -float(np.iinfo(array.dtype).min)
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(f"{name}: dtype {array.dtype} is not audio; expected floats in [-1, 1] or signed integers")
+    if array.ndim == 2:
+        array = array.mean(axis=int(np.argmin(array.shape)))
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _not_audio(name: str, error: Exception) -> AudioError:
+    return AudioError(f"{name}: not audio that libsndfile can read ({str(error).rpartition(': ')[2].strip().rstrip('.')})")
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return str(getattr(source, "name", "<bytes>"))

@@ -1,0 +1,220 @@
+"""The rows of a corpus: schema, decoding, check, filter, target, description.
+
+A row is `id, audio {path, bytes}, text, duration (s), speaker, gender, accent, source`. Loaders return them in a
+`DatasetDict` with a decode transform, so `row["audio"]["array"]` is the waveform at 16 kHz; the functions here work on
+the rows underneath it and decode nothing they need not.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from datasets import Audio, Dataset, DatasetDict, Features, Value
+
+from hfasr.audio import SAMPLING_RATE, archive_of, load_audio
+from hfasr.cache import cache_folder
+
+logger = logging.getLogger(__name__)
+
+# `Audio.encode_example` wants torchcodec even for encoded bytes: rows are built with its storage type, then cast.
+ENCODED_AUDIO = {"bytes": Value("binary"), "path": Value("string")}
+
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "audio": ENCODED_AUDIO,
+        "text": Value("string"),
+        "duration": Value("float64"),
+        "speaker": Value("string"),
+        "gender": Value("string"),
+        "accent": Value("string"),
+        "source": Value("string"),
+    }
+)
+
+
+def build_rows(records: list[dict]) -> Dataset:
+    """Make a data set of records that hold every column of the schema."""
+    return Dataset.from_list(records, features=FEATURES).cast_column("audio", Audio(decode=False))
+
+
+def with_column(rows: Dataset, name: str, values: list, feature: Value) -> Dataset:
+    """Return the rows with a column added or replaced."""
+    rows = rows.remove_columns(name) if name in rows.column_names else rows
+    return rows.add_column(name, values, feature=feature)
+
+
+def decoded(corpus: Dataset | DatasetDict) -> Dataset | DatasetDict:
+    """Attach the transform that makes `row["audio"]` `{"path", "array": (samples,), "sampling_rate": 16000}`."""
+    return corpus.with_transform(_decode)
+
+
+def plain(corpus: Dataset | DatasetDict) -> Dataset | DatasetDict:
+    """Take the decode transform off, so that `row["audio"]` is `{"path", "bytes"}`."""
+    return corpus.with_format(None)
+
+
+def keep_durations(corpus: DatasetDict, min_seconds: float = 0.0, max_seconds: float = math.inf) -> DatasetDict:
+    """Keep the rows of `min_seconds` to `max_seconds`; what was dropped is logged per split.
+
+    Raises:
+        ValueError: The range is empty, or no row of a split lies in it.
+    """
+    if not 0 <= min_seconds < max_seconds:
+        raise ValueError(f"durations from {min_seconds} to {max_seconds} s are an empty range; give 0 <= min_seconds < max_seconds")
+    kept = DatasetDict()
+    for split, rows in plain(corpus).items():
+        # a NaN duration, of a clip nobody could measure yet, is left for the check to judge
+        places = [place for place, seconds in enumerate(rows["duration"]) if not (seconds < min_seconds or seconds > max_seconds)]
+        if len(rows) and not places:
+            raise ValueError(f"no row of split {split!r} lasts {min_seconds} to {max_seconds} s; its {len(rows)} rows are all outside")
+        if len(places) < len(rows):
+            logger.info(
+                "%s: %d of %d rows dropped, outside %g to %g s", split, len(rows) - len(places), len(rows), min_seconds, max_seconds
+            )
+        kept[split] = rows.select(places)
+    return decoded(kept)
+
+
+def add_target(corpus: DatasetDict, to_target: Callable[[list[str]], list[str]]) -> DatasetDict:
+    """Add the column `target`: what the model must emit for `text`.
+
+    Args:
+        corpus: Rows with `text`.
+        to_target: A `Phonemizer`, a `Normalizer`, or any function from a list of texts to a list of targets.
+    """
+    added = DatasetDict()
+    for split, rows in plain(corpus).items():
+        targets = to_target(list(rows["text"]))
+        added[split] = with_column(rows, "target", targets, Value("string"))
+    return decoded(added)
+
+
+def check_audio(corpus: DatasetDict, num_workers: int | None = None) -> tuple[DatasetDict, list[dict]]:
+    """Decode every clip once; keep the good rows and tell what is wrong with the others.
+
+    Good rows get the decoded `duration`. The verdicts are kept in the cache, by path, size and time of change, so a
+    second run over the same files decodes nothing; processes that start together wait for the first.
+
+    Args:
+        corpus: Rows with `audio`.
+        num_workers: Decoding processes; the number of cores when None.
+
+    Returns:
+        The corpus without the bad rows, and one `{"split", "id", "path", "reason"}` for each of them.
+    """
+    good, quarantined = DatasetDict(), []
+    for split, rows in plain(corpus).items():
+        verdicts = _verdicts(rows, num_workers)
+        ids, audio = rows["id"], rows["audio"]
+        quarantined += [
+            {"split": split, "id": ids[place], "path": audio[place]["path"], "reason": reason}
+            for place, (_, reason) in enumerate(verdicts)
+            if reason
+        ]
+        places = [place for place, (_, reason) in enumerate(verdicts) if not reason]
+        good[split] = with_column(rows.select(places), "duration", [verdicts[place][0] for place in places], Value("float64"))
+    if quarantined:
+        logger.warning("%d clips cannot be used and are left out, for example %s", len(quarantined), quarantined[0]["reason"])
+    return decoded(good), quarantined
+
+
+def shared_sentences(corpus: DatasetDict, train: str = "train") -> dict[str, int]:
+    """Count, for each other split, the rows whose sentence also stands in training, whatever its case and punctuation."""
+    spoken = {_letters(text) for text in corpus[train].with_format(None)["text"]} if train in corpus else set()
+    return {split: sum(_letters(text) in spoken for text in rows["text"]) for split, rows in plain(corpus).items() if split != train}
+
+
+def describe(corpus: DatasetDict) -> dict[str, dict]:
+    """Return for each split `{"utterances", "hours", "speakers"}`; rows of unknown duration count no time."""
+    return {
+        split: {
+            "utterances": len(rows),
+            "hours": round(sum(seconds for seconds in rows["duration"] if seconds == seconds) / 3600, 4),
+            "speakers": len(set(rows["speaker"]) - {None}) if "speaker" in rows.column_names else None,
+        }
+        for split, rows in plain(corpus).items()
+    }
+
+
+def write_jsonl(path: str | os.PathLike, records: Iterable[dict]) -> None:
+    """Write records as JSON lines, under a temporary name first."""
+    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+    temporary.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _decode(batch: dict) -> dict:
+    if "audio" in batch:
+        batch = dict(batch)
+        batch["audio"] = [{"path": audio["path"], "array": load_audio(audio), "sampling_rate": SAMPLING_RATE} for audio in batch["audio"]]
+    return batch
+
+
+def _verdicts(rows: Dataset, num_workers: int | None) -> list[tuple[float, str]]:
+    """Return (seconds, reason) for each row; the reason is empty for a good one."""
+    from filelock import FileLock
+
+    folder = cache_folder() / "checks"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{_fingerprint(rows)}.jsonl"
+    with FileLock(f"{path}.lock"):
+        if path.is_file():
+            return [tuple(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        verdicts = _decode_all(rows, os.cpu_count() if num_workers is None else num_workers)
+        write_jsonl(path, verdicts)
+    return verdicts
+
+
+def _decode_all(rows: Dataset, num_workers: int) -> list[tuple[float, str]]:
+    from torch.utils.data import DataLoader
+    from tqdm.auto import tqdm
+
+    # a DataLoader, since it forks, sets one thread a worker and reports a worker's death
+    loader = DataLoader(_Verdicts(rows), batch_size=16, num_workers=min(num_workers, len(rows) // 64), collate_fn=list)
+    bar = tqdm(total=len(rows), desc="Checking audio", unit="clip", disable=len(rows) < 256)
+    verdicts = []
+    for batch in loader:
+        verdicts += batch
+        bar.update(len(batch))
+    bar.close()
+    return verdicts
+
+
+class _Verdicts:
+    def __init__(self, rows: Dataset):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> tuple[float, str]:
+        try:
+            waveform = load_audio(self.rows[place]["audio"])
+        except (ValueError, OSError) as error:
+            return 0.0, str(error)
+        if not waveform.any():
+            return 0.0, f"{self.rows[place]['audio']['path']}: silent, every sample is zero"
+        return len(waveform) / SAMPLING_RATE, ""
+
+
+def _fingerprint(rows: Dataset) -> str:
+    digest = hashlib.sha256(b"2")
+    for audio in rows["audio"]:
+        digest.update(str(audio["path"]).encode())
+        if audio["bytes"] is not None:
+            digest.update(hashlib.blake2b(audio["bytes"]).digest())
+        elif (file := archive_of(audio["path"])).is_file():
+            status = file.stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFC", text).casefold()).strip()

@@ -1,0 +1,219 @@
+"""MelFeatureExtractor: waveform -> normalised log-mel, as NVIDIA NeMo computes it for QuartzNet and Citrinet.
+
+Follows nemo/collections/asr/parts/preprocessing/features.py (FilterbankFeatures, NeMo 3.0.0) and, with `framing="nemo24"`, the same
+file of NeMo 2.4.0 and older, which the published checkpoints were trained with.
+
+Shapes: B utterances, S samples, F mel frames, M mel bins.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.audio_utils import mel_filter_bank
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+FRAMINGS = ("current", "nemo24")
+LOG_GUARD = 2.0**-24
+STD_GUARD = 1e-5
+# frames per FFT call: the working set (about 4 kB a frame) stays in a core's cache
+FRAMES_PER_CALL = 512
+
+
+@lru_cache
+def _mel_matrix(sampling_rate: int, n_fft: int, mel_bins: int) -> torch.Tensor:
+    """Slaney-normalised mel filters from 0 Hz to half the sampling rate, float32 (n_fft // 2 + 1, M)."""
+    matrix = mel_filter_bank(n_fft // 2 + 1, mel_bins, 0.0, sampling_rate / 2, sampling_rate, norm="slaney", mel_scale="slaney")
+    return torch.from_numpy(matrix).float()
+
+
+class MelFeatureExtractor(SequenceFeatureExtractor):
+    """Log-mel energies with zero mean and unit variance per utterance and mel bin.
+
+    Args:
+        feature_size: mel bins M.
+        sampling_rate: Hz; a call with another rate is refused.
+        window_length: samples of the symmetric Hann window (QuartzNet 320, Citrinet 400).
+        hop_length: samples between frames.
+        n_fft: samples of the Fourier transform, at least `window_length`.
+        preemphasis: y[t] = x[t] - preemphasis * x[t - 1]; 0 turns it off.
+        framing: "current" (NeMo 2.5 and newer: S // hop frames, zeros beyond the edges) or "nemo24" (NeMo 2.4 and older:
+            S // hop + 1 frames, the signal reflected at its own edges).
+        pad_to: the batch is padded to a multiple of this many frames. 1 (default) keeps a single utterance free of padding, which
+            `pipeline()` needs because it decodes every frame it gets.
+        padding_value: value of frames past the end; 0 is the mean after normalisation.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    model_input_names = ["input_features", "attention_mask"]
+
+    def __init__(
+        self,
+        feature_size: int = 64,
+        sampling_rate: int = 16_000,
+        window_length: int = 320,
+        hop_length: int = 160,
+        n_fft: int = 512,
+        preemphasis: float = 0.97,
+        framing: str = "current",
+        pad_to: int = 1,
+        padding_value: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
+        if framing not in FRAMINGS:
+            raise ValueError(f"framing is {framing!r}, expected one of {', '.join(FRAMINGS)}")
+        if not 1 < window_length <= n_fft:
+            raise ValueError(f"window_length is {window_length} samples, expected 2 to n_fft = {n_fft}")
+        if hop_length < 1 or pad_to < 1:
+            raise ValueError(f"hop_length and pad_to must be at least 1, found {hop_length} and {pad_to}")
+        self.window_length = window_length
+        self.hop_length = hop_length
+        self.n_fft = n_fft
+        self.preemphasis = preemphasis
+        self.framing = framing
+        self.pad_to = pad_to
+
+    def __call__(
+        self,
+        raw_speech: np.ndarray | torch.Tensor | list,
+        sampling_rate: int | None = None,
+        padding: bool | str = True,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        device: str | torch.device = "cpu",
+    ) -> BatchFeature:
+        """Compute the features of one utterance or a batch.
+
+        Args:
+            raw_speech: one waveform (S,) or several, as a list of waveforms or an array (B, S); float in [-1, 1].
+            sampling_rate: Hz of the waveforms, checked against the extractor's.
+            padding: True or "longest" pads to the longest row; False asks for rows of equal length.
+            pad_to_multiple_of: frames; overrides `pad_to`.
+            return_attention_mask: whether to add the mask; default the extractor's own setting (True).
+            return_tensors: "pt" for torch tensors; "np" or None for NumPy arrays.
+            device: where to compute.
+
+        Returns:
+            `input_features` float32 (B, F, M), and `attention_mask` int64 (B, F), 1 on valid frames.
+
+        Raises:
+            ValueError: wrong sampling rate, no waveform, a waveform too short for one frame, unequal rows without padding.
+            TypeError: samples that are not floating point.
+        """
+        if sampling_rate is None:
+            logger.warning_once(f"No sampling_rate was given; the waveforms are taken as {self.sampling_rate} Hz.")
+        elif sampling_rate != self.sampling_rate:
+            raise ValueError(f"sampling_rate is {sampling_rate} Hz, this model needs {self.sampling_rate} Hz. Resample the audio first.")
+        if padding not in (True, False, "longest"):
+            raise ValueError(f"padding is {padding!r}, expected True, 'longest' or False")
+        rows = [row.to(device) for row in _as_rows(raw_speech)]
+        frames = [self.frame_count(len(row)) for row in rows]
+        self._check_lengths(rows, frames)
+        if not padding and len(set(frames)) > 1:
+            raise ValueError(f"padding is False, but the rows have {min(frames)} to {max(frames)} frames. Use padding=True.")
+        multiple = pad_to_multiple_of or self.pad_to
+        features = self._features(rows, frames, -(-max(frames) // multiple) * multiple)
+        data = {"input_features": features}
+        if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
+            frame_index = torch.arange(features.shape[1], device=features.device)
+            data["attention_mask"] = (frame_index < torch.tensor(frames, device=features.device)[:, None]).long()
+        if return_tensors != "pt":
+            data = {name: value.cpu().numpy() for name, value in data.items()}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def frame_count(self, samples: int) -> int:
+        """Valid mel frames F of a waveform of `samples` samples."""
+        return samples // self.hop_length + (self.framing == "nemo24")
+
+    @property
+    def _lead(self) -> int:
+        """Samples by which the first window starts before the signal: frame t is centred on sample t * hop."""
+        return self.n_fft // 2 - (self.n_fft - self.window_length) // 2
+
+    def _check_lengths(self, rows: list[torch.Tensor], frames: list[int]) -> None:
+        # reflection needs one sample more than it copies
+        needed = self.hop_length if self.framing == "current" else self.window_length - self._lead + 1
+        for index, row in enumerate(rows):
+            if len(row) < needed or frames[index] < 1:
+                raise ValueError(f"waveform {index} has {len(row)} samples, at least {needed} are needed for one frame")
+
+    def _features(self, rows: list[torch.Tensor], frames: list[int], padded_frames: int) -> torch.Tensor:
+        """Normalised log-mel (B, padded_frames, M) of waveforms (S,) with the given numbers of valid frames."""
+        signal, first_frames = self._joined_signal(rows, frames)
+        energies = self._log_energies(signal)
+        features = signal.new_full((len(rows), padded_frames, self.feature_size), self.padding_value)
+        for row, (start, count) in enumerate(zip(first_frames, frames, strict=True)):
+            valid = energies[start : start + count]
+            # one frame has no variance: NeMo takes a deviation of 0 there
+            deviation = valid.std(dim=0) if count > 1 else torch.zeros_like(valid[0])
+            features[row, :count] = (valid - valid.mean(dim=0)) / (deviation + STD_GUARD)
+        return features
+
+    def _joined_signal(self, rows: list[torch.Tensor], frames: list[int]) -> tuple[torch.Tensor, list[int]]:
+        """Lay the pre-emphasised rows one behind the other, each with its own edges, starting on multiples of the hop.
+
+        One Fourier transform then serves rows of any lengths, and no row sees another or its padding.
+
+        Returns:
+            signal (samples,), and for each row the index of its first frame in it.
+        """
+        lead, window, hop = self._lead, self.window_length, self.hop_length
+        first_frames, total = [], 0
+        for row, count in zip(rows, frames, strict=True):
+            first_frames.append(total)
+            total += -(-max(lead + len(row) + window, (count - 1) * hop + window) // hop)
+        signal = rows[0].new_zeros(total * hop + window)
+        for row, first in zip(rows, first_frames, strict=True):
+            start = first * hop + lead
+            end = start + len(row)
+            signal[start:end] = row
+            signal[start + 1 : end] -= self.preemphasis * row[:-1]
+            if self.framing == "nemo24":
+                tail = window - lead
+                signal[start - lead : start] = signal[start + 1 : start + lead + 1].flip(0)
+                signal[end : end + tail] = signal[end - 1 - tail : end - 1].flip(0)
+        return signal, first_frames
+
+    def _log_energies(self, signal: torch.Tensor) -> torch.Tensor:
+        """Natural log of mel energies (frames, M) of a signal (samples,), one frame per hop."""
+        window = torch.hann_window(self.window_length, periodic=False, device=signal.device)
+        mel = _mel_matrix(self.sampling_rate, self.n_fft, self.feature_size).to(signal.device)
+        before = (self.n_fft - self.window_length) // 2
+        after = self.n_fft - self.window_length - before
+        energies = []
+        for frames in signal.unfold(0, self.window_length, self.hop_length).split(FRAMES_PER_CALL):
+            # the place of the window changes no magnitude, but the rounding in near-silent frames: centred, it is NeMo's
+            spectrum = torch.fft.rfft(functional.pad(frames * window, (before, after)))
+            power = spectrum.real.square() + spectrum.imag.square()
+            energies.append(torch.log(power @ mel + LOG_GUARD))
+        return torch.cat(energies)
+
+
+def _as_rows(raw_speech: np.ndarray | torch.Tensor | list) -> list[torch.Tensor]:
+    """Waveforms in any accepted form -> a list of float32 tensors (S,)."""
+    if isinstance(raw_speech, (list, tuple)) and not (len(raw_speech) and np.isscalar(raw_speech[0])):
+        rows = list(raw_speech)
+    else:
+        # a list of numbers, or an array whose first axis is the batch when there are two
+        array = raw_speech if torch.is_tensor(raw_speech) else np.asarray(raw_speech)
+        rows = [array] if array.ndim == 1 else list(array)
+    if not rows:
+        raise ValueError("no waveform was given")
+    return [_as_waveform(row, index) for index, row in enumerate(rows)]
+
+
+def _as_waveform(row: np.ndarray | torch.Tensor | list, index: int) -> torch.Tensor:
+    waveform = row if torch.is_tensor(row) else torch.from_numpy(np.array(row, copy=None))
+    if waveform.ndim != 1:
+        raise ValueError(f"waveform {index} has shape {tuple(waveform.shape)}, expected mono (samples,)")
+    if not waveform.is_floating_point():
+        raise TypeError(f"waveform {index} holds {waveform.dtype}, expected floating point in [-1, 1]. Divide int16 samples by 32768.")
+    return waveform.detach().float()

@@ -1,0 +1,72 @@
+"""Which checkpoint of a run to go on from."""
+
+import json
+import logging
+import os
+import re
+import zipfile
+from pathlib import Path
+
+from hfasr.training.arguments import NEWEST
+
+logger = logging.getLogger(__name__)
+
+
+def resume_folder(output_dir: str | os.PathLike, wanted: str | bool | None) -> str | None:
+    """Return the checkpoint folder to resume from; None starts from the beginning.
+
+    Args:
+        output_dir: The run's folder.
+        wanted: A checkpoint folder, "newest" or True for the newest whole one of the run, None or False for none.
+
+    Raises:
+        FileNotFoundError: The named folder does not exist.
+        ValueError: The named folder is not a whole checkpoint.
+    """
+    if not wanted:
+        return None
+    if wanted not in (True, NEWEST):
+        if not Path(wanted).is_dir():
+            raise FileNotFoundError(f"{wanted}: no such checkpoint folder; --resume_from_checkpoint without a value takes the newest")
+        if missing := damage(Path(wanted)):
+            raise ValueError(f"{wanted} is not a whole checkpoint: {missing}")
+        return str(wanted)
+    folders = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name) and path.is_dir()]
+    for folder in sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        reason = damage(folder)
+        if not reason:
+            return str(folder)
+        logger.warning("%s is not a whole checkpoint (%s), trying the one before", folder, reason)
+    logger.warning("%s holds no checkpoint to resume from; training starts from the beginning", output_dir)
+    return None
+
+
+def damage(folder: Path) -> str:
+    """Say what a checkpoint lacks, "" for a whole one.
+
+    Trainer writes the weights first and trainer_state.json last, straight into the folder, so a killed process leaves some
+    of it. Sharded optimizers have layouts of their own, of which only the last file is looked for.
+    """
+    try:
+        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    except OSError:
+        return "trainer_state.json is missing"
+    except ValueError:
+        return "trainer_state.json is cut short"
+    for path in folder.glob("*.safetensors"):
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"{path.name}: {error}"
+    for path in [*folder.glob("*.pt"), *folder.glob("*.pth")]:
+        if not zipfile.is_zipfile(path):
+            return f"{path.name} is cut short"
+    sharded = any(folder.glob("global_step*")) or any(folder.glob("*_fsdp_*")) or any(folder.glob("optimizer_*"))
+    if not sharded:
+        for name in ("optimizer.pt", "scheduler.pt"):
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+    return ""

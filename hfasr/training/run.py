@@ -1,0 +1,222 @@
+"""A recipe's frame: flags to a recipe, the run folder at the start, results and pages at the end.
+
+The run folder is the checkpoint itself, with `recipe.json` (every value, versions, commit), `quarantine.jsonl` (rows left
+out), `results.json`, `predictions.jsonl`, `report.html` and `README.md`, the model card.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from datasets import DatasetDict, disable_progress_bars
+from transformers import HfArgumentParser, set_seed
+from transformers.utils import logging as transformers_logging
+
+from hfasr.corpora import rows as row_tools
+from hfasr.evaluation.card import write_card
+from hfasr.evaluation.hub import check_push, push_run
+from hfasr.evaluation.metrics import evaluate_predictions
+from hfasr.evaluation.report import write_report
+from hfasr.text.vocabulary import check_target_record
+from hfasr.training.arguments import CTCTrainingArguments
+from hfasr.training.checkpoints import resume_folder
+from hfasr.training.trainer import CTCTrainer
+
+logger = logging.getLogger("hfasr.run")
+
+_VERSIONS = ("hfasr", "torch", "torchaudio", "transformers", "accelerate", "datasets", "phonemizer", "espeakng-loader", "soundfile")
+
+
+def run_recipe(
+    main: Callable[[CTCTrainingArguments], None], recipe_class: type, presets: Callable[[str], dict] | None = None, arguments: list[str] | None = None
+) -> None:
+    """Parse the command line into a recipe and run it; a wrong value ends with one sentence and exit status 2.
+
+    Args:
+        main: The recipe's steps.
+        recipe_class: Dataclass of its numbers, a `CTCTrainingArguments`.
+        presets: From the value of `--base_model` to other defaults of the fields, for recipes that start from unlike models.
+        arguments: Command line; that of the process when None.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = HfArgumentParser(recipe_class, description=main.__doc__, allow_abbrev=False)
+    _log_to_terminal()
+    try:
+        if presets is not None:
+            base_model = HfArgumentParser(recipe_class, add_help=False).parse_known_args(arguments)[0].base_model
+            parser.set_defaults(**presets(base_model))
+        (recipe,) = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+        main(recipe)
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("HFASR_TRACEBACK"):
+            raise
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"error: {error}\n(HFASR_TRACEBACK=1 shows where)", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def start_run(recipe: CTCTrainingArguments) -> None:
+    """Seed, set up the log, and refuse an output folder that holds another run, before any long work.
+
+    Raises:
+        ValueError: The folder holds a run and `resume_from_checkpoint` is not given, or a push cannot work.
+    """
+    folder = Path(recipe.output_dir)
+    holds = (folder / "recipe.json").exists() or any(folder.glob("checkpoint-*"))
+    if holds and not recipe.resume_from_checkpoint:
+        raise ValueError(
+            f"{folder} holds another run; choose another --output_dir, or go on with it by --resume_from_checkpoint"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output_dir {folder} is a file; give a folder")
+    resume_folder(folder, recipe.resume_from_checkpoint)  # a wrong checkpoint is told now, not after the corpus was read
+    if recipe.push_to_hub:
+        check_push(recipe.hub_model_id, recipe.hub_token)
+    folder.mkdir(parents=True, exist_ok=True)
+    disable_progress_bars()
+    if not recipe.should_log:
+        logging.getLogger("hfasr").setLevel(logging.ERROR)
+        transformers_logging.set_verbosity_error()
+    set_seed(recipe.seed)
+
+
+def record_run(trainer: CTCTrainer, corpus: DatasetDict, quarantined: list[dict], *, name: str, language: str, base_model: str, synthetic: bool) -> None:
+    """Write `recipe.json` and `quarantine.jsonl` before training; refuse to resume on other targets.
+
+    Args:
+        trainer: Holds the arguments, the processor and the rows it dropped.
+        corpus: The rows as they are trained on and evaluated.
+        quarantined: From `check_audio`.
+        name: Of the recipe.
+        language: Language code.
+        base_model: What training started from.
+        synthetic: The corpus is embedded: spoken by a machine.
+    """
+    recipe, folder = trainer.args, Path(trainer.args.output_dir)
+    targets = trainer.processing_class.tokenizer.init_kwargs["hfasr"]
+    before = folder / "recipe.json"
+    if recipe.resume_from_checkpoint and before.is_file():
+        check_target_record(json.loads(before.read_text(encoding="utf-8")).get("targets"), targets, same_rows=True)
+    if not recipe.should_save:
+        return
+    row_tools.write_jsonl(folder / "quarantine.jsonl", quarantined + trainer.dropped)
+    _write_json(
+        folder / "recipe.json",
+        {
+            "recipe": name,
+            "language": language,
+            "unit": trainer.unit,
+            "corpus": {"name": getattr(recipe, "corpus", ""), "splits": row_tools.describe(corpus), "left_out": len(quarantined) + len(trainer.dropped)},
+            "base_model": base_model,
+            "model_type": trainer.model.config.model_type,
+            "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+            "synthetic": synthetic,
+            "targets": targets,
+            "arguments": _plain_arguments(recipe),
+            "versions": {"python": platform.python_version(), **{package: version(package) for package in _VERSIONS}},
+            "git_commit": _git_commit(),
+            "hardware": _hardware(recipe),
+        },
+    )
+
+
+def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: tuple[str, ...] = ("validation", "test")) -> dict:
+    """Save the model, recognise the splits, and write results, predictions, report and card; push when asked.
+
+    Args:
+        trainer: After training, with the best weights loaded if it was to.
+        corpus: Rows with `target`.
+        splits: Which of them to evaluate; those the corpus lacks are left out.
+
+    Returns:
+        What `results.json` holds: for each split the rates with confidence intervals and edit counts, and the run's times.
+    """
+    recipe, folder = trainer.args, Path(trainer.args.output_dir)
+    trainer.save_model(_internal_call=True)  # the push comes last, with report and card
+    utterances = []
+    for split in splits:
+        if split in corpus and len(corpus[split]):
+            utterances += _utterances(split, corpus[split], trainer.transcribe(corpus[split]))
+    if not recipe.should_save:
+        return {}
+    _deduplicate(folder / "quarantine.jsonl")
+    results = {
+        **evaluate_predictions(utterances, trainer.unit),
+        "espeak_version": trainer.processing_class.tokenizer.init_kwargs["hfasr"].get("espeak_version"),
+        "train_seconds": round(trainer.train_seconds, 1),
+        "updates": trainer.state.global_step,
+    }
+    _write_json(folder / "results.json", results)
+    row_tools.write_jsonl(folder / "predictions.jsonl", utterances)
+    write_report(folder / "report.html", utterances, unit=trainer.unit, title=f"{folder.name}")
+    write_card(folder)
+    if recipe.push_to_hub:
+        push_run(folder, recipe.hub_model_id, private=bool(recipe.hub_private_repo), token=recipe.hub_token)
+    for split in splits:
+        if split in results:
+            rates = ", ".join(f"{name.upper()} {100 * results[split][name]:.2f} %" for name in ("per", "wer", "cer", "pfer") if name in results[split])
+            logger.info("%s: %s on %d utterances", split, rates, results[split]["utterances"])
+    logger.info("trained in %.0f s; checkpoint, report.html and README.md are in %s", trainer.train_seconds, folder)
+    return results
+
+
+def _utterances(split: str, rows, hypotheses: list[str]) -> list[dict]:
+    rows = row_tools.plain(rows)
+    kept = [name for name in ("id", "text", "duration", "speaker", "gender", "accent", "source") if name in rows.column_names]
+    return [
+        {"split": split, **{name: row[name] for name in kept}, "reference": row["target"], "hypothesis": hypothesis, "audio": row["audio"]["path"]}
+        for row, hypothesis in zip(rows, hypotheses, strict=True)
+    ]
+
+
+def _deduplicate(path: Path) -> None:
+    """Workers of several processes and epochs may have met the same clip."""
+    records = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        records.setdefault((record["id"], record["reason"]), record)
+    row_tools.write_jsonl(path, records.values())
+
+
+def _write_json(path: Path, content: dict) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _plain_arguments(recipe: CTCTrainingArguments) -> dict:
+    """Return every field as JSON takes it, tokens masked by `TrainingArguments.to_dict`."""
+    values = recipe.to_dict()
+    return {field.name: json.loads(json.dumps(values.get(field.name), default=str)) for field in dataclasses.fields(recipe)}
+
+
+def _git_commit() -> str | None:
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, cwd=Path(sys.argv[0]).resolve().parent)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def _hardware(recipe: CTCTrainingArguments) -> str:
+    if torch.cuda.is_available() and recipe.device.type == "cuda":
+        return f"{recipe.world_size} x {torch.cuda.get_device_name()}"
+    return f"{recipe.world_size} process{'es' if recipe.world_size > 1 else ''} on {os.cpu_count()} CPU cores"
+
+
+def _log_to_terminal() -> None:
+    package = logging.getLogger("hfasr")
+    package.setLevel(logging.INFO)
+    if not package.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        package.addHandler(handler)
+        package.propagate = False

@@ -1,0 +1,274 @@
+"""CTCTrainer: rows to a checkpoint, on `transformers.Trainer`."""
+
+import logging
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.data_loader import DataLoaderShard
+from datasets import Dataset, Value
+from datasets.features import List
+from torch.nn import functional
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer
+from transformers.trainer_utils import EvalPrediction
+
+from hfasr.corpora import rows as row_tools
+from hfasr.decoding.greedy import decode_frames, labels_to_text
+from hfasr.evaluation.metrics import RATE_NAMES, error_rate
+from hfasr.models.load import encoder_of, freeze_feature_encoder, output_lengths, input_lengths
+from hfasr.training.arguments import CTCTrainingArguments
+from hfasr.training.batching import PADDING, CTCCollator, DurationBatchSampler
+from hfasr.training.callbacks import FreezeEncoder, StopOnSignal, WatchLoss
+from hfasr.training.checkpoints import resume_folder
+
+logger = logging.getLogger(__name__)
+
+
+class CTCTrainer(Trainer):
+    """Train an AutoModelForCTC on rows.
+
+    It differs from `transformers.Trainer` in the loss (summed CTC over the label count of all devices and accumulation
+    steps, so that how utterances are split over batches, steps and processes changes nothing), in the training batches
+    (equal padded seconds) and in the predictions (label ids, with -100 where a row has no frame).
+
+    Args:
+        model: Any AutoModelForCTC.
+        args: The run's numbers.
+        processor: Feature extractor and tokenizer that fit the model.
+        train_dataset: Rows with `target`. Rows that cannot be trained on are dropped, and listed in `self.dropped`.
+        eval_dataset: Rows with `target`, or a dict of such.
+        unit: "phoneme" or "character": what the evaluation during training counts, as `eval_per` or `eval_cer`.
+        kwargs: Passed on to `transformers.Trainer`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: CTCTrainingArguments,
+        processor,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        unit: str = "phoneme",
+        **kwargs,
+    ):
+        self.unit, self.dropped = unit, []
+        self._processor = processor
+        if train_dataset is not None:
+            train_dataset, self.dropped = drop_unfit(self._labelled(train_dataset), model, processor)
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: self._by_duration(rows)[0] for name, rows in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = self._by_duration(eval_dataset)[0]
+        if args.freeze_feature_encoder:
+            freeze_feature_encoder(model)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=CTCCollator(processor, Path(args.output_dir, "quarantine.jsonl")),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processor,
+            compute_metrics=partial(frame_error_rate, tokenizer=processor.tokenizer, blank=model.config.pad_token_id, unit=unit),
+            **kwargs,
+        )
+        self.model_accepts_loss_kwargs = True  # compute_loss divides by num_items_in_batch
+        self._blank_frames = self._frames = 0
+        self.stop_on_signal = StopOnSignal()
+        self.add_callback(self.stop_on_signal)
+        self.add_callback(WatchLoss())
+        if args.freeze_encoder_updates:
+            self.add_callback(FreezeEncoder(encoder_of(model), args.freeze_encoder_updates))
+        if args.early_stopping_patience:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """Train to the end, or exit with 128 + the signal's number after a checkpoint when told to stop.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder, or "newest" (or True) for the newest whole one in the output
+                folder; with none there, training starts from the beginning.
+            kwargs: Passed on to `transformers.Trainer.train`.
+        """
+        start = time.monotonic()
+        result = super().train(resume_from_checkpoint=resume_folder(self.args.output_dir, resume_from_checkpoint), **kwargs)
+        self.train_seconds = time.monotonic() - start
+        if self.stop_on_signal.received:
+            logger.warning("stopped at update %d; the same command with --resume_from_checkpoint goes on", self.state.global_step)
+            raise SystemExit(128 + self.stop_on_signal.received)
+        return result
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Return the summed CTC loss over `num_items_in_batch` labels, times the processes over which DDP averages."""
+        labels = inputs["labels"]
+        outputs = model(**{name: value for name, value in inputs.items() if name not in ("labels", "input_lengths")})
+        frames = output_lengths(self.model, inputs["input_lengths"])
+        config = self.model.config
+        loss = ctc_loss_sum(outputs.logits, labels, frames, config.pad_token_id, zero_infinity=config.ctc_zero_infinity)
+        if model.training:
+            self._count_blanks(outputs.logits.detach(), frames)
+        if num_items_in_batch is None:
+            loss = loss / (labels != PADDING).sum().clamp(min=1)
+        else:
+            loss = loss / num_items_in_batch
+            if model.training and self.args.average_tokens_across_devices:
+                loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def get_train_dataloader(self):
+        """Return batches of equal padded seconds for this process; every process has as many."""
+        sampler = DurationBatchSampler(
+            self.train_dataset["duration"],
+            self.args.max_batch_seconds,
+            num_processes=self.args.world_size,
+            process_index=self.args.process_index,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+        )
+        workers = self.args.dataloader_num_workers
+        # Accelerate's loader, but our sampler serves one process already: its own sharding would shard it again.
+        return DataLoaderShard(
+            self.train_dataset.select_columns(["id", "audio", "labels"]),
+            device=self.args.device,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+            _non_blocking=True,
+        )
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Return the loss, the label id of every frame `(B, T)` with -100 past each row's end, and the labels `(B, L)`."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only:
+            return loss.detach(), None, None
+        ids = outputs.logits.argmax(-1)
+        frames = output_lengths(self.model, inputs["input_lengths"])
+        past_end = torch.arange(ids.shape[1], device=ids.device) >= frames.to(ids.device)[:, None]
+        return loss.detach(), ids.masked_fill(past_end, PADDING), inputs["labels"]
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """Build the tri-stage schedule when `tri_stage` is given, else Transformers' own."""
+        if self.args.tri_stage is not None and self.lr_scheduler is None:
+            shape = partial(tri_stage_scale, updates=num_training_steps, shares=self.args.tri_stage, final=self.args.tri_stage_final_scale)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, shape)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the share of blank frames since the last log to the training logs."""
+        if "loss" in logs and isinstance(self._frames, torch.Tensor):
+            logs["blank_rate"] = round(float(self._blank_frames / self._frames.clamp(min=1)), 4)
+            self._blank_frames = self._frames = 0
+        super().log(logs, start_time)
+
+    def transcribe(self, rows: Dataset) -> list[str]:
+        """Recognise rows; every process must call it, and each gets all results.
+
+        Args:
+            rows: Rows with `audio` and `target`.
+
+        Returns:
+            The recognised target of each row, in the order of the rows.
+        """
+        rows, order = self._by_duration(rows)
+        frame_ids = self.predict(rows).predictions
+        hypotheses = decode_frames(frame_ids, self._processor.tokenizer, self.model.config.pad_token_id)
+        by_row = [""] * len(order)
+        for place, hypothesis in zip(order, hypotheses, strict=True):
+            by_row[place] = hypothesis
+        return by_row
+
+    def _count_blanks(self, logits: torch.Tensor, frames: torch.Tensor) -> None:
+        within = torch.arange(logits.shape[1], device=logits.device) < frames.to(logits.device)[:, None]
+        blanks = (logits.argmax(-1) == self.model.config.pad_token_id) & within
+        self._blank_frames = self._blank_frames + blanks.sum()
+        self._frames = self._frames + within.sum()
+
+    def _labelled(self, rows: Dataset) -> Dataset:
+        """Add `labels`, the ids of `target`."""
+        rows = row_tools.plain(rows)
+        labels = [self._processor.tokenizer(target).input_ids if target else [] for target in rows["target"]]
+        return row_tools.with_column(rows, "labels", labels, List(Value("int32")))
+
+    def _by_duration(self, rows: Dataset) -> tuple[Dataset, list[int]]:
+        """Sort rows for evaluation, longest first, so that batches of a fixed number of rows pad little."""
+        order = np.argsort(-np.asarray(rows.with_format(None)["duration"]), kind="stable").tolist()
+        return self._labelled(row_tools.plain(rows).select(order)), order
+
+
+def drop_unfit(rows: Dataset, model: PreTrainedModel, processor) -> tuple[Dataset, list[dict]]:
+    """Drop the rows that CTC cannot train on: no labels, or more labels than frames.
+
+    A label that repeats the one before it needs a blank between, so L labels with R repeats need L + R frames (Graves et
+    al. 2006).
+
+    Args:
+        rows: Rows with `labels` and `duration`.
+
+    Returns:
+        The rows that fit, and one `{"split": "train", "id", "path", "reason"}` for each of the others.
+
+    Raises:
+        ValueError: No row is left.
+    """
+    labels, audio, ids = rows["labels"], rows["audio"], rows["id"]
+    samples = torch.tensor([round(seconds * 16_000) for seconds in rows["duration"]], dtype=torch.int64)
+    frames = output_lengths(model, input_lengths(processor, samples)).tolist()
+    kept, dropped = [], []
+    for place, row in enumerate(labels):
+        needed = len(row) + sum(a == b for a, b in zip(row, row[1:], strict=False))
+        reason = "" if row else "the target is empty"
+        if needed > frames[place]:
+            reason = f"{len(row)} labels need {needed} frames, the audio has {frames[place]}"
+        if reason:
+            dropped.append({"split": "train", "id": ids[place], "path": audio[place]["path"], "reason": reason})
+        else:
+            kept.append(place)
+    if not kept:
+        raise ValueError(f"none of the {len(rows)} training rows can be trained on, for example: {dropped[0]['reason'] if dropped else 'no rows'}")
+    if dropped:
+        logger.warning("%d training rows are left out, for example %s: %s", len(dropped), dropped[0]["id"], dropped[0]["reason"])
+    return (rows.select(kept) if dropped else rows), dropped
+
+
+def ctc_loss_sum(logits: torch.Tensor, labels: torch.Tensor, frames: torch.Tensor, blank: int, *, zero_infinity: bool) -> torch.Tensor:
+    """Return the CTC loss summed over the utterances, in float32 or better.
+
+    Args:
+        logits: `(B, T, V)`.
+        labels: `(B, L)` padded with -100; a row without labels counts nothing.
+        frames: Valid frames `(B,)`.
+        blank: Id of the blank.
+        zero_infinity: Count 0 for a row whose labels do not fit its frames.
+    """
+    log_probs = functional.log_softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32)).transpose(0, 1)
+    present = labels != PADDING
+    counts = present.sum(-1)
+    with torch.backends.cudnn.flags(enabled=False):  # cuDNN's CTC is not deterministic and wants blank 0
+        losses = functional.ctc_loss(
+            log_probs, labels.where(present, 0), frames.to(counts.device), counts, blank=blank, reduction="none", zero_infinity=zero_infinity
+        )
+    return losses.where(counts > 0, 0.0).sum()
+
+
+def tri_stage_scale(update: int, *, updates: int, shares: list[float], final: float) -> float:
+    """Return the learning rate's factor: linear from 0.01 to 1, constant, exponential to `final` (fairseq's tri_stage)."""
+    warm_up, hold = shares[0] * updates, (shares[0] + shares[1]) * updates
+    if update < warm_up:
+        return 0.01 + 0.99 * update / warm_up
+    if update < hold:
+        return 1.0
+    return math.exp(math.log(final) * min(1.0, (update - hold) / max(1.0, updates - hold)))
+
+
+def frame_error_rate(prediction: EvalPrediction, *, tokenizer, blank: int, unit: str) -> dict[str, float]:
+    """Score frame labels `(N, T)` against label ids `(N, L)`: `{"per": ...}` or `{"cer": ...}`, by unit."""
+    hypotheses = decode_frames(prediction.predictions, tokenizer, blank)
+    references = [labels_to_text(row, tokenizer) for row in prediction.label_ids]
+    return {RATE_NAMES[unit]: error_rate(references, hypotheses, unit)}

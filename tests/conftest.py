@@ -1,0 +1,36 @@
+"""What several tests stand on: the shared reference data, a private cache, a toy corpus."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Set before any import of ours: no test may read or fill the user's caches, or reach the Hub.
+_CACHE = tempfile.mkdtemp(prefix="hfasr-tests-")
+os.environ.update(HFASR_CACHE=f"{_CACHE}/hfasr", HF_HOME=f"{_CACHE}/hf", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of reference data beside the project; tests that need it skip where it is absent."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"reference data not found: {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_release() -> Path:
+    """Return a small Kyrgyz Common Voice release, spoken by espeak-ng."""
+    from hfasr.corpora import embedded
+
+    return embedded("ky", seed=1, utterances={"train": 24, "dev": 6, "test": 6, "other": 2})
+
+
+def pytest_sessionfinish():
+    import shutil
+
+    shutil.rmtree(_CACHE, ignore_errors=True)

@@ -1,0 +1,167 @@
+import io
+import logging
+import tarfile
+
+import numpy as np
+import pytest
+
+from hfasr.audio import write_audio
+from hfasr.corpora import common_voice
+from hfasr.corpora.rows import check_audio, plain
+
+HEADER = "client_id\tpath\tsentence_id\tsentence\tup_votes\tdown_votes\tage\tgender\taccents\tlocale\n"
+SPLITS = {"train": (1, 2, 3), "dev": (4,), "test": (5, 6), "validated": (1, 2, 3, 4, 5, 6, 7), "invalidated": (8,), "other": (9,)}
+
+
+def sentence(number: int) -> str:
+    return f'Ал "келди {number}' if number != 7 else "ал келди 5!"
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Build a release with the published layout; clip n lasts n/4 seconds."""
+    folder = tmp_path / "cv-corpus-25.0-2026-09-01" / "ky"
+    (folder / "clips").mkdir(parents=True)
+    for split, numbers in SPLITS.items():
+        rows = [f"speaker{n % 2}\tcommon_voice_ky_{n}.mp3\tid{n}\t{sentence(n)}\t2\t0\t\tfemale_feminine\tЧүй\tky\n" for n in numbers]
+        (folder / f"{split}.tsv").write_text(HEADER + "".join(rows), encoding="utf-8")
+    for n in range(1, 10):
+        write_audio(folder / "clips" / f"common_voice_ky_{n}.mp3", 0.1 * np.random.default_rng(n).standard_normal(12_000 * n), 48_000)
+    durations = "".join(f"common_voice_ky_{n}.mp3\t{250 * n}\n" for n in range(1, 9))
+    (folder / "clip_durations.tsv").write_text("clip\tduration[ms]\n" + durations, encoding="utf-8")
+    return folder
+
+
+def pack(release, name: str, mode: str):
+    path = release.parents[1] / name
+    with tarfile.open(path, mode) as archive:
+        archive.add(release.parent, arcname=release.parent.name)
+    return path
+
+
+def test_folder_release_and_archives_give_the_same_rows(release):
+    expected = common_voice(release)
+    assert {split: rows.num_rows for split, rows in expected.items()} == {
+        "train": 3, "validation": 1, "test": 2, "validated": 7, "invalidated": 1, "other": 1,
+    }  # fmt: skip
+    row = expected["train"][1]
+    assert (row["id"], row["text"], row["speaker"], row["gender"], row["accent"]) == (
+        "common_voice_ky_2", 'Ал "келди 2', "speaker0", "female_feminine", "Чүй",
+    )  # fmt: skip
+    assert row["audio"]["sampling_rate"] == 16_000
+    assert len(row["audio"]["array"]) == pytest.approx(8_000, abs=900)
+    assert list(plain(expected["validated"])["duration"]) == [0.25 * n for n in SPLITS["validated"]]
+    assert plain(expected["other"])["duration"][0] == pytest.approx(2.25, abs=0.06)  # not in clip_durations.tsv: from the header
+    for source in (release.parent, pack(release, "a.tar.gz", "w:gz"), pack(release, "b.tar", "w")):
+        corpus = common_voice(source)
+        for split, rows in expected.items():
+            assert [row["text"] for row in plain(corpus[split])] == [row["text"] for row in plain(rows)]
+            assert list(plain(corpus[split])["duration"]) == list(plain(rows)["duration"])
+            np.testing.assert_array_equal(corpus[split][0]["audio"]["array"], rows[0]["audio"]["array"])
+
+
+def test_an_archive_is_never_extracted(release, tmp_path):
+    path = pack(release, "a.tar.gz", "w:gz")
+    with tarfile.open(tmp_path / "evil.tar", "w") as archive:
+        archive.add(release.parent, arcname=release.parent.name)
+        member = tarfile.TarInfo("../../escaped.txt")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"bad"))
+    before = set(tmp_path.rglob("*"))
+    common_voice(path)
+    common_voice(tmp_path / "evil.tar")
+    assert set(tmp_path.rglob("*")) == before
+    assert not (tmp_path.parent / "escaped.txt").exists()
+
+
+def test_validated_rest_warns_of_shared_sentences(release, caplog):
+    with caplog.at_level(logging.WARNING):
+        corpus = common_voice(release, validated_rest=True, splits=("train", "validation", "test"))
+    assert list(plain(corpus["train"])["id"]) == [f"common_voice_ky_{n}" for n in (1, 2, 3, 7)]
+    assert set(corpus) == {"train", "validation", "test"}
+    assert "1 sentences of test also stand in training" in caplog.text
+
+
+def test_split_lists(release, tmp_path, caplog):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "trainSeqs_1.0.text").write_text("common_voice_ky_9\tБашка текст\ncommon_voice_ky_5\t\nmissing_1\tx\n", encoding="utf-8")
+    (lists / "valSeqs.text").write_text("common_voice_ky_8.mp3\n")
+    (lists / "testSeqs.text").write_text("common_voice_ky_1.wav\n\n")
+    (lists / "testSeqs.phone").write_text("ignored")
+    corpus = common_voice(release, split_lists=lists)
+    assert {split: list(plain(rows)["id"]) for split, rows in corpus.items()} == {
+        "train": ["common_voice_ky_9", "common_voice_ky_5"], "validation": ["common_voice_ky_8"], "test": ["common_voice_ky_1"],
+    }  # fmt: skip
+    assert list(plain(corpus["train"])["text"]) == ["Башка текст", 'Ал "келди 5']
+    assert "1 of 3 clips are not in this release" in caplog.text
+    (lists / "test_too.txt").write_text("common_voice_ky_2\n")
+    with pytest.raises(ValueError, match=r"both testSeqs\.text and test_too\.txt"):
+        common_voice(release, split_lists=lists)
+
+
+def test_the_papers_lists_are_found(release, shared):
+    with pytest.raises(ValueError, match="none of its 752 clips"):
+        common_voice(release, split_lists=shared / "data" / "unispeech_ky")
+
+
+def test_missing_clips_are_quarantined(release):
+    (release / "clips" / "common_voice_ky_2.mp3").unlink()
+    corpus, quarantined = check_audio(common_voice(pack(release, "a.tar.gz", "w:gz"), splits=["train"]))
+    assert list(plain(corpus["train"])["id"]) == ["common_voice_ky_1", "common_voice_ky_3"]
+    assert [(item["split"], item["id"]) for item in quarantined] == [("train", "common_voice_ky_2")]
+    assert "no such audio file" in quarantined[0]["reason"]
+
+
+def test_several_languages_need_a_choice(release):
+    (release.parent / "kk").mkdir()
+    (release.parent / "kk" / "train.tsv").write_text(HEADER)
+    with pytest.raises(ValueError, match="kk, ky"):
+        common_voice(release.parent)
+    assert len(common_voice(release.parent, language="ky")["train"]) == 3
+    with pytest.raises(ValueError, match="no language 'tt'"):
+        common_voice(release.parent, language="tt")
+
+
+def break_column(release):
+    (release / "train.tsv").write_text("client_id\tpath\ttext\nx\ty.mp3\tz\n")
+
+
+def break_encoding(release):
+    (release / "train.tsv").write_bytes(HEADER.encode() + "a\tb\tc\tАл\n".encode("cp1251"))
+
+
+def break_clips(release):
+    for path in (release / "clips").iterdir():
+        path.unlink()
+
+
+def break_tables(release):
+    for path in release.glob("*.tsv"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (break_column, r"train\.tsv has no column 'sentence', found client_id, path, text"),
+        (break_encoding, r"train\.tsv, line 2: not UTF-8"),
+        (break_clips, r"clips holds none of the 3 clips of split 'train'"),
+        (break_tables, r"no train\.tsv or validated\.tsv, found clips"),
+    ],
+)
+def test_a_broken_release_is_named(release, damage, message):
+    damage(release)
+    with pytest.raises(ValueError, match=message):
+        common_voice(release)
+
+
+def test_what_is_no_release(tmp_path, release):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        common_voice(tmp_path / "nowhere")
+    archive = pack(release, "a.tar.gz", "w:gz")
+    archive.write_bytes(archive.read_bytes()[:-3000])
+    with pytest.raises(ValueError, match="not a whole"):
+        common_voice(archive)
+    with pytest.raises(ValueError, match="no rows for split 'dev'"):
+        common_voice(release, splits=["dev"])

@@ -1,0 +1,35 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from hfasr.decoding.greedy import best_path, collapse, decode_frames, labels_to_text
+from hfasr.text.vocabulary import build_tokenizer
+
+
+def test_collapse_equals_the_definition_on_every_short_path():
+    for path in itertools.product(range(3), repeat=6):
+        expected = [label for label, previous in zip(path, (None, *path), strict=False) if label != previous and label != 0]
+        tokens = collapse(path, blank=0)
+        assert [token.id for token in tokens] == expected
+        for token in tokens:
+            assert set(path[token.start_frame : token.end_frame]) == {token.id}
+
+
+def test_best_path_stops_at_the_length_and_takes_any_blank():
+    logits = torch.nn.functional.one_hot(torch.tensor([[1, 1, 2, 0, 0, 1]]), 3).float()
+    assert [token.id for token in best_path(logits, [4], blank=2)[0]] == [1, 0]
+    assert [token.id for token in best_path(logits.numpy(), blank=0)[0]] == [1, 2, 1]
+    with pytest.raises(ValueError, match="blank id 7"):
+        best_path(logits, blank=7)
+
+
+@pytest.mark.parametrize(("unit", "target"), [("phoneme", "d[ oe | k e l d[ i"), ("character", "ал ээр келди")])
+def test_frames_give_the_target_and_padding_gives_nothing(unit, target):
+    tokenizer = build_tokenizer([target], unit)
+    labels = tokenizer(target).input_ids
+    frames = [label for label in labels for label in (label, label, tokenizer.pad_token_id)]
+    padded = np.array([frames + [-100] * 5, [tokenizer.pad_token_id] * len(frames) + [-100] * 5])
+    assert decode_frames(padded, tokenizer, tokenizer.pad_token_id) == [target, ""]
+    assert labels_to_text([*labels, -100, -100], tokenizer) == target

@@ -1,0 +1,110 @@
+"""NeMo's stored tensors, toy tokenizers and tiny random models."""
+
+import io
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hfasr.models.quartznet import QuartzNetConfig, QuartzNetForCTC
+
+NEMO = Path(__file__).resolve().parents[3] / "shared" / "nemo"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def nemo_folder() -> Path:
+    if not NEMO.is_dir():
+        pytest.skip(f"{NEMO} with NeMo's reference tensors is absent")
+    return NEMO
+
+
+@pytest.fixture(scope="session")
+def nemo_reference(nemo_folder):
+    """Tensors that NeMo 3.0.0 computed, by model name."""
+    return lambda name: np.load(nemo_folder / f"{name}.ref.npz")
+
+
+def _our_key(key: str, config: QuartzNetConfig) -> str:
+    """Our name of one of NeMo's QuartzNet weights."""
+    if match := re.fullmatch(r"encoder\.encoder\.(\d+)\.mconv\.(\d+)\.(?:conv\.)?(\w+)", key):
+        block, place, weight = int(match[1]), int(match[2]), match[3]
+        parts = ("depthwise", "pointwise", "norm") if config.blocks[block].get("separable", True) else ("conv", "norm")
+        # activation and dropout take a place each, but hold no weight
+        repeat, part = divmod(place, len(parts) + 2)
+        return f"quartznet.blocks.{block}.layers.{repeat}.{parts[part]}.{weight}"
+    if match := re.fullmatch(r"encoder\.encoder\.(\d+)\.res\.0\.([01])\.(?:conv\.)?(\w+)", key):
+        return f"quartznet.blocks.{match[1]}.residual.{('conv', 'norm')[int(match[2])]}.{match[3]}"
+    return key.replace("decoder.decoder_layers.0", "lm_head")
+
+
+@pytest.fixture(scope="session")
+def our_key():
+    """(NeMo's name of a QuartzNet weight, configuration) -> our name."""
+    return _our_key
+
+
+@pytest.fixture(scope="session")
+def nemo_quartznet(nemo_folder) -> QuartzNetForCTC:
+    """NeMo's QuartzNet5x1 with its random weights and its blank, the last id."""
+    with tarfile.open(nemo_folder / "quartznet5x1_en.nemo") as archive:
+        stored = torch.load(io.BytesIO(archive.extractfile("./model_weights.ckpt").read()), weights_only=True)
+    config = QuartzNetConfig.from_name("5x1", vocab_size=29, pad_token_id=28)
+    model = QuartzNetForCTC(config).eval()
+    weights = {_our_key(key, config): value for key, value in stored.items() if not key.startswith("preprocessor")}
+    weights["lm_head.weight"] = weights["lm_head.weight"].squeeze(-1)
+    model.load_state_dict(weights)
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer(tmp_path_factory):
+    """Phoneme tokenizer whose ids are the places in a list of symbols."""
+    from transformers import Wav2Vec2PhonemeCTCTokenizer
+
+    def make(symbols: list[str], **options):
+        path = tmp_path_factory.mktemp("vocabulary") / "vocab.json"
+        path.write_text(json.dumps({symbol: place for place, symbol in enumerate(symbols)}), encoding="utf-8")
+        settings = {"do_phonemize": False, "bos_token": None, "eos_token": None, "pad_token": "<pad>", "unk_token": "<unk>"}
+        return Wav2Vec2PhonemeCTCTokenizer(str(path), **{**settings, **options})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer(make_tokenizer):
+    """The new tokenizer: blank first."""
+    return make_tokenizer(["<pad>", "<unk>", "d[", "l", "tS", "|"])
+
+
+@pytest.fixture(scope="session")
+def old_tokenizer(make_tokenizer):
+    """The tokenizer of the checkpoints: blank last, other order, no l."""
+    return make_tokenizer(["ɑ", "tS", "|", "d[", "<unk>", "<pad>"])
+
+
+@pytest.fixture(scope="session")
+def small_blocks() -> list[dict]:
+    """A QuartzNet of every kind of block, small enough for float64."""
+    return [
+        {"filters": 12, "kernel": 5, "stride": 2},
+        {"filters": 12, "kernel": 7, "repeat": 2, "residual": True},
+        {"filters": 16, "kernel": 9, "repeat": 2, "residual": True},
+        {"filters": 16, "kernel": 11, "dilation": 2},
+        {"filters": 20, "kernel": 1, "separable": False},
+    ]
+
+
+@pytest.fixture(scope="session")
+def waveforms() -> list[np.ndarray]:
+    """Noise of 1.0, 0.7 and 1.37 s, not whole numbers of hops."""
+    random = np.random.default_rng(0)
+    return [0.1 * random.standard_normal(samples).astype(np.float32) for samples in (16_000, 11_234, 21_999)]

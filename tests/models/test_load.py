@@ -1,0 +1,352 @@
+"""load_model over families: rows of the head, processors, lengths, and loading where hfasr is not installed."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from itertools import groupby
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCTC,
+    AutoProcessor,
+    BertConfig,
+    HubertConfig,
+    SeamlessM4TFeatureExtractor,
+    SEWConfig,
+    UniSpeechConfig,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertProcessor,
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Processor,
+    WavLMConfig,
+)
+
+from hfasr.models.load import BUILT_IN, encoder_of, fit_head, freeze_feature_encoder, load_model, output_lengths
+from hfasr.models.mel import MelFeatureExtractor
+from hfasr.models.quartznet import QuartzNetConfig
+
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "vocab_size": 6,
+    "pad_token_id": 5,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+CONVOLUTIONS = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+
+
+def tiny_config(family, blocks):
+    if family == "quartznet":
+        return QuartzNetConfig(blocks=blocks, vocab_size=6, pad_token_id=5)
+    if family == "wav2vec2-bert":
+        return Wav2Vec2BertConfig(**TINY, feature_projection_input_dim=160, conv_depthwise_kernel_size=5)
+    if family == "sew":
+        return SEWConfig(**TINY, **CONVOLUTIONS, conv_stride=(5, 2, 2, 2, 2, 2, 2), conv_kernel=(10, 3, 3, 3, 3, 2, 2), squeeze_factor=2)
+    options = {
+        "wav2vec2": (Wav2Vec2Config, {}),
+        "wav2vec2-adapter": (Wav2Vec2Config, {"add_adapter": True, **LAYER_NORM}),
+        "unispeech": (UniSpeechConfig, LAYER_NORM),
+        "wavlm": (WavLMConfig, {}),
+        "hubert": (HubertConfig, LAYER_NORM),
+    }
+    config_class, more = options[family]
+    return config_class(**TINY, **CONVOLUTIONS, **more)
+
+
+FAMILIES = ["quartznet", "wav2vec2", "wav2vec2-adapter", "unispeech", "wavlm", "hubert", "sew", "wav2vec2-bert"]
+LOADED_AFRESH = ["wav2vec2", "unispeech", "wav2vec2-bert", "quartznet"]
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory, small_blocks, old_tokenizer, waveforms):
+    """Saved models with random weights and the old tokenizer, by family."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    for family in FAMILIES:
+        torch.manual_seed(0)
+        model, processor = load_model(tiny_config(family, small_blocks), old_tokenizer)
+        # a head that says many symbols: large weights over hidden states without their mean
+        batch = processor(waveforms[0], sampling_rate=16_000, return_tensors="pt")
+        with torch.no_grad():
+            hidden = encoder_of(model)(**batch).last_hidden_state[0]
+            torch.nn.init.normal_(model.lm_head.weight)
+            model.lm_head.bias.copy_(-(model.lm_head.weight @ hidden.mean(0)))
+        model.save_pretrained(root / family)
+        processor.save_pretrained(root / family)
+    return root
+
+
+def logits_of(model, processor, waveforms):
+    batch = processor(waveforms, sampling_rate=16_000, return_tensors="pt", padding=True)
+    with torch.no_grad():
+        return model(**batch).logits, batch
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_of_shared_symbols_are_kept(family, checkpoints, tokenizer, waveforms):
+    old_model, old_processor = load_model(checkpoints / family)
+    model, processor = load_model(checkpoints / family, tokenizer)
+    # new: <pad> <unk> d[ l tS |     old: ɑ tS | d[ <unk> <pad>
+    kept = {0: 5, 1: 4, 2: 3, 4: 1, 5: 2}
+    for new, old in kept.items():
+        assert torch.equal(model.lm_head.weight[new], old_model.lm_head.weight[old])
+        assert model.lm_head.bias[new] == old_model.lm_head.bias[old]
+    assert model.lm_head.bias[3] == 0
+    assert not any(torch.equal(model.lm_head.weight[3], row) for row in old_model.lm_head.weight)
+    assert model.lm_head.out_features == model.config.vocab_size == len(tokenizer) == 6
+    assert model.config.pad_token_id == tokenizer.pad_token_id == 0
+    assert (model.config.bos_token_id, model.config.eos_token_id) == (None, None)
+    assert model.config.kept_symbols == ["<unk>", "d[", "tS", "|"]
+    old_logits, logits = logits_of(old_model, old_processor, waveforms)[0], logits_of(model, processor, waveforms)[0]
+    assert torch.allclose(logits[..., list(kept)], old_logits[..., list(kept.values())], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lengths_are_those_of_the_logits(family, checkpoints):
+    model, processor = load_model(checkpoints / family)
+    random = np.random.default_rng(0)
+    for samples in (6_400, 8_000, 8_321, 9_999):
+        logits, batch = logits_of(model, processor, 0.1 * random.standard_normal(samples).astype(np.float32))
+        main = batch[model.main_input_name]
+        lengths = output_lengths(model, torch.tensor([main.shape[1]]))
+        assert lengths.dtype == torch.int64
+        assert lengths.tolist() == [logits.shape[1]]
+
+
+def test_length_of_nothing_is_zero(checkpoints):
+    model, _ = load_model(checkpoints / "wav2vec2")
+    assert output_lengths(model, torch.tensor([0, 100, 400, 719, 720])).tolist() == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("family", "processor_class", "extractor_class", "mask"),
+    [
+        ("quartznet", Wav2Vec2Processor, MelFeatureExtractor, True),
+        ("wav2vec2", Wav2Vec2Processor, Wav2Vec2FeatureExtractor, False),
+        ("unispeech", Wav2Vec2Processor, Wav2Vec2FeatureExtractor, True),
+        ("wav2vec2-bert", Wav2Vec2BertProcessor, SeamlessM4TFeatureExtractor, True),
+    ],
+)
+def test_processor_of_each_kind(family, processor_class, extractor_class, mask, checkpoints):
+    _, processor = load_model(checkpoints / family)
+    assert type(processor) is processor_class
+    assert type(processor.feature_extractor) is extractor_class
+    assert processor.feature_extractor.return_attention_mask is mask
+    assert ("attention_mask" in processor(np.zeros(16_000, np.float32), sampling_rate=16_000)) is mask
+
+
+def test_published_feature_extractor_is_kept_but_for_a_missing_mask(checkpoints, tmp_path, tokenizer):
+    model, processor = load_model(checkpoints / "unispeech")
+    model.save_pretrained(tmp_path)
+    processor.feature_extractor.do_normalize = False
+    processor.feature_extractor.return_attention_mask = False
+    processor.save_pretrained(tmp_path)
+    extractor = load_model(tmp_path, tokenizer)[1].feature_extractor
+    assert (extractor.do_normalize, extractor.return_attention_mask) == (False, True)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_names(name, tokenizer):
+    with torch.device("meta"):
+        configuration = BUILT_IN[name]()
+        model = AutoModelForCTC.from_config(configuration)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert parameters <= 1_000_000 or name.startswith("quartznet-")
+    if parameters <= 1_000_000:
+        model, processor = load_model(name, tokenizer, config_overrides={"ctc_zero_infinity": True})
+        assert model.config.ctc_zero_infinity
+        assert not model.training
+        assert logits_of(model, processor, np.zeros(16_000, np.float32))[0].shape[-1] == len(tokenizer)
+
+
+def test_configuration_is_not_changed(small_blocks, tokenizer):
+    config = QuartzNetConfig(blocks=small_blocks, vocab_size=99)
+    model, _ = load_model(config, tokenizer, config_overrides={"dropout": 0.5})
+    assert (config.vocab_size, config.dropout) == (99, 0.0)
+    assert (model.config.vocab_size, model.quartznet.blocks[0].dropout.p) == (6, 0.5)
+
+
+def test_overrides_reach_a_checkpoint(checkpoints, tokenizer):
+    model, _ = load_model(checkpoints / "unispeech", tokenizer, config_overrides={"mask_time_prob": 0.75, "final_dropout": 0.3})
+    assert model.config.mask_time_prob == 0.75
+    assert model.dropout.p == 0.3
+
+
+def test_base_without_head_keeps_nothing(checkpoints, tmp_path, tokenizer, caplog):
+    model, processor = load_model(checkpoints / "wav2vec2")
+    model.wav2vec2.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO, "hfasr"):
+        new, _ = load_model(tmp_path, tokenizer)
+    assert new.config.kept_symbols == []
+    assert "all new" in caplog.text
+    assert not new.lm_head.bias.any()
+    expected = model.wav2vec2.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in new.wav2vec2.state_dict().items())
+    with pytest.raises(ValueError, match="has no CTC head yet"):
+        load_model(tmp_path)
+
+
+def test_head_without_tokenizer_keeps_nothing(checkpoints, tmp_path, tokenizer, caplog):
+    load_model(checkpoints / "wav2vec2")[0].save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING, "hfasr"):
+        model, processor = load_model(tmp_path, tokenizer)
+    assert "no row of the head is kept" in caplog.text
+    assert model.config.kept_symbols == []
+    assert not processor.feature_extractor.return_attention_mask
+    with pytest.raises(ValueError, match="holds no tokenizer"):
+        load_model(tmp_path)
+
+
+def test_word_boundary_is_one_symbol_under_two_names(small_blocks, make_tokenizer, tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "<unk>": 1, "|": 2, "a": 3}))
+    characters = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), bos_token=None, eos_token=None, word_delimiter_token="|")
+    spaces = make_tokenizer(["a", " ", "<pad>", "<unk>"])
+    model, _ = load_model(QuartzNetConfig(blocks=small_blocks), spaces)
+    old = model.lm_head.weight.detach().clone()
+    assert fit_head(model, characters, spaces) == ["<unk>", "|", "a"]
+    assert torch.equal(model.lm_head.weight, old[[2, 3, 1, 0]])
+
+
+def test_bos_and_eos_behind_the_head_are_accepted(checkpoints, tmp_path, make_tokenizer):
+    # what many published checkpoints look like: ids 6 and 7 are never emitted
+    longer = make_tokenizer(["ɑ", "tS", "|", "d[", "<unk>", "<pad>"], bos_token="<s>", eos_token="</s>")
+    assert len(longer) == 8
+    model, processor = load_model(checkpoints / "unispeech")
+    model.save_pretrained(tmp_path)
+    Wav2Vec2Processor(processor.feature_extractor, longer).save_pretrained(tmp_path)
+    assert load_model(tmp_path)[0].config.vocab_size == 6
+    assert load_model(tmp_path, longer)[0].config.kept_symbols == ["ɑ", "tS", "|", "d[", "<unk>"]
+
+
+@pytest.mark.parametrize(
+    ("symbols", "message"),
+    [
+        (["ɑ", "tS", "<unk>", "<pad>"], "head has 6 outputs, its tokenizer 4 symbols"),
+        (["<pad>", "ɑ", "tS", "|", "d[", "<unk>"], "blank is 5 in the configuration and 0 in the tokenizer"),
+    ],
+)
+def test_tokenizer_that_does_not_fit(symbols, message, checkpoints, tmp_path, make_tokenizer):
+    model, processor = load_model(checkpoints / "unispeech")
+    model.save_pretrained(tmp_path)
+    Wav2Vec2Processor(processor.feature_extractor, make_tokenizer(symbols)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path)
+
+
+def test_refusals(checkpoints, tokenizer, make_tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="random weights needs a tokenizer"):
+        load_model("quartznet-small")
+    with pytest.raises(ValueError, match="mask_tme_prob, rate, which a unispeech"):
+        load_model(checkpoints / "unispeech", tokenizer, config_overrides={"mask_tme_prob": 0.1, "rate": 1, "layerdrop": 0.0})
+    with pytest.raises(ValueError, match="no pad token"):
+        load_model("quartznet-small", make_tokenizer(["ɑ", "<unk>"], pad_token=None))
+    with pytest.raises(ValueError, match="bert models have no CTC head"):
+        load_model(BertConfig(), tokenizer)
+    with pytest.raises(FileNotFoundError, match="'/no/such/folder' is no folder here"):
+        load_model("/no/such/folder")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"has no config.json, found notes.txt"):
+        load_model(tmp_path)
+    with pytest.raises(ValueError, match=r"notes.txt is a file"):
+        load_model(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_freezing(family, checkpoints):
+    model, _ = load_model(checkpoints / family)
+    frozen = freeze_feature_encoder(model)
+    assert frozen == [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert bool(frozen) == (family not in ("quartznet", "wav2vec2-bert"))
+    assert all("feature_extractor.conv_layers" in name for name in frozen)
+    assert freeze_feature_encoder(model) == []
+    below_head = {id(parameter) for parameter in encoder_of(model).parameters()}
+    assert {name for name, parameter in model.named_parameters() if id(parameter) not in below_head} == {"lm_head.weight", "lm_head.bias"}
+
+
+FRESH_PROCESS = """
+import json, sys
+import numpy as np
+import torch
+from transformers import AutoModelForCTC, AutoProcessor, pipeline
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hfasr":
+            raise ModuleNotFoundError("hfasr is not installed here")
+
+root, trust, families = sys.argv[1], sys.argv[2] == "trust", sys.argv[3:]
+if trust:
+    sys.meta_path.insert(0, Refuse())
+else:
+    import hfasr.models
+waveforms = list(np.load(f"{root}/waveforms.npz").values())
+texts = {}
+for family in families:
+    folder = f"{root}/{family}"
+    model = AutoModelForCTC.from_pretrained(folder, trust_remote_code=trust).eval()
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
+    with torch.no_grad():
+        logits = model(**processor(waveforms, sampling_rate=16_000, return_tensors="pt", padding=True)).logits
+    np.save(f"{root}/{family}.npy", logits.numpy())
+    recogniser = pipeline("automatic-speech-recognition", model=folder, trust_remote_code=trust)
+    texts[family] = [recogniser(waveform)["text"] for waveform in waveforms]
+modules = [type(model).__module__, type(processor.feature_extractor).__module__]
+json.dump({"modules": modules, "texts": texts}, open(f"{root}/out.json", "w"))
+"""
+
+
+def greedy_text(logits, tokenizer):
+    ids = [label for label, _ in groupby(logits.argmax(-1).tolist()) if label != tokenizer.pad_token_id]
+    return " ".join(tokenizer.convert_ids_to_tokens(ids))
+
+
+def load_afresh(root, families, waveforms, trust, cache):
+    np.savez(root / "waveforms.npz", *waveforms)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-I", "-c", FRESH_PROCESS, str(root), "trust" if trust else "hfasr", *families]
+    done = subprocess.run(command, cwd=cache, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads((root / "out.json").read_text())
+
+
+@pytest.mark.parametrize("trust", [True, False], ids=["without hfasr", "with hfasr.models"])
+def test_fresh_process(trust, checkpoints, waveforms, tmp_path):
+    families = ["quartznet"] if trust else LOADED_AFRESH
+    found = load_afresh(checkpoints, families, waveforms, trust, tmp_path)
+    assert all(module.startswith("transformers_modules" if trust else "hfasr.models") for module in found["modules"])
+    for family in families:
+        model, processor = load_model(checkpoints / family)
+        expected, _ = logits_of(model, processor, waveforms)
+        assert np.abs(np.load(checkpoints / f"{family}.npy") - expected.numpy()).max() < 1e-6
+        alone = [logits_of(model, processor, waveform)[0][0] for waveform in waveforms]
+        assert found["texts"][family] == [greedy_text(logits, processor.tokenizer) for logits in alone]
+        assert any(len(text.split()) > 3 for text in found["texts"][family])
+
+
+def test_auto_classes_load_what_was_saved(checkpoints, tokenizer, waveforms, tmp_path):
+    model, processor = load_model(checkpoints / "quartznet", tokenizer)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.py")} == {"quartznet.py", "blocks.py", "mel.py"}
+    loaded = AutoModelForCTC.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    assert type(loaded[0]) is type(model)
+    assert loaded[0].config.kept_symbols == model.config.kept_symbols
+    assert torch.equal(logits_of(*loaded, waveforms)[0], logits_of(model, processor, waveforms)[0])
+
+
+def test_hub_name_offline(tmp_path):
+    code = "from hfasr.models.load import load_model; load_model('owner/model')"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-2 if "Check your" in done.stderr else -1 :], done.stderr
+    assert "OSError: 'owner/model' is no folder here and could not be had from the Hugging Face Hub" in done.stderr

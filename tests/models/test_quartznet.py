@@ -1,0 +1,238 @@
+"""QuartzNet against NeMo's stored tensors, PyTorch's CTC loss and its own definition."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from hfasr.models.blocks import spec_augment
+from hfasr.models.mel import MelFeatureExtractor
+from hfasr.models.quartznet import QuartzNetConfig, QuartzNetForCTC, QuartzNetModel
+
+CUTOUT = {"freq_masks": 2, "freq_width": 8, "time_masks": 2, "time_width": 0.1, "rect_masks": 3, "rect_freq": 10, "rect_time": 20}
+
+
+@pytest.fixture
+def model(small_blocks):
+    torch.manual_seed(0)
+    return QuartzNetForCTC(QuartzNetConfig(blocks=small_blocks, vocab_size=7, pad_token_id=0)).eval()
+
+
+@pytest.fixture(scope="module")
+def batch(waveforms):
+    return MelFeatureExtractor()(waveforms, sampling_rate=16_000, return_tensors="pt")
+
+
+def nemo_log_probs(model, waveforms, framing="current"):
+    batch = MelFeatureExtractor(framing=framing)(waveforms, sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        log_probs = model(**batch).logits.log_softmax(-1).numpy()
+    return log_probs, model._get_feat_extract_output_lengths(batch.attention_mask.sum(-1)).tolist()
+
+
+@pytest.mark.parametrize("clip", range(4))
+@pytest.mark.parametrize(("framing", "prefix"), [("current", "pad0"), ("nemo24", "legacy24")])
+def test_single_clip_equals_nemo(clip, framing, prefix, nemo_quartznet, nemo_reference):
+    reference = nemo_reference("quartznet5x1_en")
+    log_probs, [length] = nemo_log_probs(nemo_quartznet, reference[f"wav_{clip}"], framing)
+    expected = reference[f"{prefix}_logprobs_{clip}"][:length]
+    assert length == log_probs.shape[1] == int(reference[f"{prefix}_enc_len_{clip}"])
+    assert np.abs(log_probs[0] - expected).max() < 5e-4
+    assert np.array_equal(log_probs[0].argmax(-1), expected.argmax(-1))
+
+
+def test_padded_batch_equals_nemo(nemo_quartznet, nemo_reference):
+    reference = nemo_reference("quartznet5x1_en")
+    log_probs, lengths = nemo_log_probs(nemo_quartznet, [reference[f"wav_{i}"] for i in range(3)])
+    assert lengths == reference["pad0_batch_enc_len"].tolist()
+    for row, length in enumerate(lengths):
+        assert np.abs(log_probs[row, :length] - reference["pad0_batch_logprobs"][row, :length]).max() < 5e-4
+        assert np.array_equal(log_probs[row, :length].argmax(-1), reference["pad0_batch_greedy"][row, :length])
+
+
+@pytest.mark.parametrize(("outputs", "parameters"), [(29, 18_924_381), (43, 18_938_731)])
+def test_parameters_of_15x5(outputs, parameters):
+    with torch.device("meta"):
+        model = QuartzNetForCTC(QuartzNetConfig.from_name("15x5", vocab_size=outputs))
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize(("name", "outputs", "millions"), [("5x1", 29, 2.57), ("5x3", 29, 4.64), ("10x5", 29, 12.82), ("small", 43, 0.70)])
+def test_parameters_of_the_other_names(name, outputs, millions):
+    with torch.device("meta"):
+        model = QuartzNetForCTC(QuartzNetConfig.from_name(name, vocab_size=outputs))
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.006)
+
+
+def test_names_map_one_to_one_to_nemos(nemo_folder, our_key):
+    stored = json.loads((nemo_folder / "quartznet15x5_kz42.state_dict.json").read_text())["state_dict"]
+    entries = stored.items() if isinstance(stored, dict) else ((entry["name"], entry) for entry in stored)
+    config = QuartzNetConfig.from_name("15x5", vocab_size=43)
+    with torch.device("meta"):
+        ours = {key: list(value.shape) for key, value in QuartzNetForCTC(config).state_dict().items()}
+    theirs = {}
+    for key, entry in entries:
+        if not key.startswith("preprocessor"):
+            theirs[our_key(key, config)] = list(entry["shape"] if isinstance(entry, dict) else entry[0])
+    theirs["lm_head.weight"] = theirs["lm_head.weight"][:2]
+    assert ours == theirs
+
+
+def test_padding_changes_nothing(model, batch):
+    model = model.double()
+    features, mask = batch.input_features.double(), batch.attention_mask
+    with torch.no_grad():
+        padded = model(functional.pad(features, (0, 0, 0, 37), value=5.0), functional.pad(mask, (0, 37))).logits
+        for row, frames in enumerate(mask.sum(-1).tolist()):
+            alone = model(features[row : row + 1, :frames]).logits[0]
+            assert (padded[row, : len(alone)] - alone).abs().max() < 1e-10
+
+
+def test_lengths_are_those_of_the_logits(small_blocks):
+    blocks = [{**small_blocks[0], "stride": 3}, *small_blocks[1:], {"filters": 4, "kernel": 3, "stride": 2, "repeat": 2}]
+    model = QuartzNetModel(QuartzNetConfig(blocks=blocks)).eval()
+    assert model.config.inputs_to_logits_ratio == 160 * 3 * 2 * 2
+    for frames in range(1, 30):
+        hidden = model(torch.zeros(1, frames, 64)).last_hidden_state
+        assert hidden.shape == (1, int(model._get_feat_extract_output_lengths(torch.tensor(frames))), 4)
+
+
+def test_hidden_states(model, batch):
+    outputs = model(**batch, output_hidden_states=True)
+    assert [tuple(state.shape[2:]) for state in outputs.hidden_states] == [(64,), (12,), (12,), (16,), (16,), (20,)]
+    assert torch.equal(outputs.hidden_states[0], batch.input_features)
+    assert torch.equal(model.lm_head(outputs.hidden_states[-1]), outputs.logits)
+    assert model(**batch).hidden_states is None
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_loss_is_that_of_other_ctc_heads(model, batch, reduction):
+    model.config.ctc_loss_reduction = reduction
+    labels = torch.tensor([[1, 2, 2, 3], [4, 5, -100, -100], [6, 1, 1, -100]])
+    outputs = model(**batch, labels=labels)
+    lengths = model._get_feat_extract_output_lengths(batch.attention_mask.sum(-1)).tolist()
+    rows = []
+    for row, (length, target) in enumerate(zip(lengths, labels, strict=True)):
+        target = target[target >= 0]
+        log_probs = outputs.logits[row, :length].log_softmax(-1)
+        loss = functional.ctc_loss(log_probs, target[None], torch.tensor([length]), torch.tensor([len(target)]), reduction="sum")
+        rows.append(loss / len(target) if reduction == "mean" else loss)
+    expected = sum(rows) / 3 if reduction == "mean" else sum(rows)
+    assert outputs.loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_blank_need_not_be_zero_and_infinity_can_be_zeroed(small_blocks, batch):
+    config = QuartzNetConfig(blocks=small_blocks, vocab_size=7, pad_token_id=6, ctc_zero_infinity=True)
+    model = QuartzNetForCTC(config)
+    too_long = torch.ones(3, 200, dtype=torch.long)
+    assert model(**batch, labels=too_long).loss == 0
+    labels = torch.tensor([[0, 1], [0, -100], [2, 6]])
+    with_ignored = labels.masked_fill(labels == 6, -100)
+    model.eval()
+    assert model(**batch, labels=labels).loss == model(**batch, labels=with_ignored).loss
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_gradient_checkpointing_changes_nothing(model, batch, every):
+    labels = torch.tensor([[1, 2], [3, 4], [5, 6]])
+    plain, checkpointed = model.train(), copy.deepcopy(model).train()
+    checkpointed.activation_checkpointing_enable(every_n_layers=every)
+    for each in (plain, checkpointed):
+        each(**batch, labels=labels).loss.backward()
+    for (name, expected), actual in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
+        assert torch.allclose(expected.grad, actual.grad, atol=1e-6), name
+    # the second forward pass of a checkpointed block must not move the running statistics further
+    for (name, expected), actual in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
+        assert name.endswith("num_batches_tracked") or torch.allclose(expected, actual, atol=1e-6), name
+    checkpointed.activation_checkpointing_disable()
+    assert {module.momentum for module in checkpointed.modules() if isinstance(module, torch.nn.BatchNorm2d)} == {0.1}
+
+
+def test_initial_weights(small_blocks):
+    model = QuartzNetForCTC(QuartzNetConfig(blocks=small_blocks))
+    depthwise = model.quartznet.blocks[1].layers[0].depthwise.weight
+    pointwise = model.quartznet.blocks[1].layers[0].pointwise.weight
+    # Glorot and Bengio 2010: uniform within sqrt(6 / (fan in + fan out))
+    for weight, bound in ((depthwise, (6 / (7 + 12 * 7)) ** 0.5), (pointwise, (6 / 24) ** 0.5)):
+        assert 0.8 * bound < weight.abs().max() <= bound
+    assert not model.lm_head.bias.any()
+    assert {module.eps for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)} == {1e-3}
+
+
+def test_forward_asks_nothing_of_the_device(small_blocks):
+    # a meta tensor has no values: any .item() or data-dependent shape would raise
+    with torch.device("meta"):
+        model = QuartzNetForCTC(QuartzNetConfig(blocks=small_blocks, dropout=0.1, **CUTOUT)).train()
+        logits = model(torch.zeros(2, 100, 64), torch.ones(2, 100, dtype=torch.long)).logits
+    assert logits.shape == (2, 50, 29)
+
+
+def test_augmentation_is_reproducible_and_for_training_only(small_blocks, batch):
+    model = QuartzNetForCTC(QuartzNetConfig(blocks=small_blocks, **CUTOUT))
+    encoder, seen = model.quartznet, []
+    encoder.blocks[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].squeeze(2).transpose(1, 2)))
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        model.train()(**batch)
+    model.eval()(**batch)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], batch.input_features)
+    assert torch.equal(seen[3], batch.input_features)
+
+
+def test_augmentation_is_off_by_default(model, batch):
+    state = torch.get_rng_state()
+    model.train()(**batch)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def masked_cells(lengths, **options):
+    off = {"freq_masks": 0, "freq_width": 1, "time_masks": 0, "time_width": 1, "rect_masks": 0, "rect_freq": 1, "rect_time": 1}
+    features = torch.ones(len(lengths), 100, 64)
+    return spec_augment(features, torch.tensor(lengths), **{**off, **options}) == 0
+
+
+def test_masks_keep_their_sizes_and_places():
+    torch.manual_seed(0)
+    lengths = [100, 40, 7] * 300
+    time = masked_cells(lengths, time_masks=1, time_width=10)
+    assert torch.equal(time.any(-1), time.all(-1))
+    counts = time.any(-1).sum(-1)
+    assert counts[torch.tensor(lengths) > 7].unique().tolist() == list(range(11))
+    assert all(not row[length:].any() for row, length in zip(time, lengths, strict=True))
+    share = masked_cells(lengths, time_masks=1, time_width=0.1).any(-1).sum(-1)
+    assert [int(share[i::3].max()) for i in range(3)] == [10, 4, 0]
+    freq = masked_cells(lengths, freq_masks=1, freq_width=5)
+    assert freq.any(1).sum(-1).unique().tolist() == list(range(6))
+    rect = masked_cells(lengths, rect_masks=1, rect_freq=9, rect_time=20)
+    heights, widths = rect.any(1).sum(-1), rect.any(2).sum(-1)
+    assert torch.equal(rect.sum((1, 2)), heights * widths)
+    assert int(heights.max()) == 9
+    assert int(widths.max()) == 20
+    # every frame and bin is reached, the edges too
+    assert time[::3].any(-1).any(0).all()
+    assert freq.any(1).any(0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blocks": [{"filters": 8, "kernel": 4}]}, "block 0 has an even kernel of 4"),
+        ({"blocks": [{"filters": 8, "kernel": 3, "se": True}]}, "block 0 has filters, kernel, se"),
+        ({"blocks": [{"kernel": 3}]}, "needs filters and kernel"),
+        ({"blocks": [{"filters": 8, "kernel": 3, "stride": 2, "residual": True}]}, "residual branch and stride 2"),
+        ({"ctc_loss_reduction": "none"}, "expected 'mean' or 'sum'"),
+    ],
+)
+def test_bad_configurations(options, message):
+    with pytest.raises(ValueError, match=message):
+        QuartzNetConfig(**options)
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="no QuartzNet is named '15x3'"):
+        QuartzNetConfig.from_name("15x3")

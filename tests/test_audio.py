@@ -1,0 +1,122 @@
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from hfasr.audio import AudioError, archive_path, audio_duration, load_audio, resample, write_audio
+
+
+def tone(rate: int, seconds: float = 1.0, hz: float = 440.0) -> np.ndarray:
+    return (0.4 * np.sin(2 * np.pi * hz * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+
+
+def encoded(waveform, rate, format, subtype=None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, format=format, subtype=subtype)
+    return file.getvalue()
+
+
+def loudest_hz(waveform: np.ndarray) -> float:
+    middle = waveform[len(waveform) // 4 : len(waveform) * 3 // 4]
+    return float(np.argmax(np.abs(np.fft.rfft(middle * np.hanning(len(middle))))) * 16_000 / len(middle))
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype", "rate"),
+    [
+        ("WAV", "PCM_U8", 8_000), ("WAV", "PCM_16", 16_000), ("WAV", "PCM_24", 44_100), ("WAV", "PCM_32", 22_050), ("WAV", "FLOAT", 48_000),
+        ("WAV", "ULAW", 8_000), ("FLAC", None, 16_000), ("FLAC", None, 48_000), ("MP3", None, 48_000), ("MP3", None, 32_000),
+        ("OGG", "VORBIS", 44_100), ("OGG", "OPUS", 48_000), ("OGG", "OPUS", 16_000),
+    ],
+)  # fmt: skip
+def test_every_format_and_rate_keeps_the_tone(format, subtype, rate):
+    waveform = load_audio(encoded(tone(rate), rate, format, subtype))
+    assert waveform.dtype == np.float32
+    assert waveform.ndim == 1
+    assert len(waveform) == pytest.approx(16_000, abs=800)  # lossy codecs pad
+    assert loudest_hz(waveform) == pytest.approx(440, abs=3)
+    assert np.sqrt(np.mean(waveform[4000:12000] ** 2)) == pytest.approx(0.4 / np.sqrt(2), abs=0.02)
+
+
+def test_every_kind_of_source_gives_the_same(tmp_path):
+    path = tmp_path / "a.wav"
+    write_audio(path, tone(16_000))
+    expected = load_audio(path)
+    data = path.read_bytes()
+    (tmp_path / "archive.tar").write_bytes(b"x" * 512 + data + b"y" * 100)
+    sources = [
+        str(path), data, io.BytesIO(data), {"path": str(path), "bytes": None}, {"path": "elsewhere.wav", "bytes": data}, {"array": expected,
+        "sampling_rate": 16_000}, expected, archive_path(tmp_path / "archive.tar", "clips/a.wav", 512, len(data)),
+    ]  # fmt: skip
+    for source in sources:
+        np.testing.assert_array_equal(load_audio(source), expected)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(load_audio(file), expected)
+
+
+def test_channels_are_averaged_and_integers_scaled():
+    stereo = np.stack([tone(16_000), -tone(16_000)], axis=1)
+    assert np.abs(load_audio(encoded(stereo, 16_000, "WAV", "FLOAT"))).max() < 1e-6
+    assert np.abs(load_audio(stereo.T)).max() < 1e-6
+    np.testing.assert_allclose(load_audio((tone(16_000) * 32768).astype(np.int16)), tone(16_000), atol=1 / 32768)
+
+
+def test_resampling_equals_torchaudio():
+    import torch
+    import torchaudio
+
+    noise = np.random.default_rng(0).standard_normal(48_000).astype(np.float32)
+    expected = torchaudio.functional.resample(torch.from_numpy(noise), 48_000, 16_000).numpy()
+    np.testing.assert_allclose(resample(noise, 48_000), expected, atol=1e-6)
+
+
+def test_duration_comes_from_the_header(tmp_path):
+    for ending, rate in (("wav", 8_000), ("flac", 16_000), ("mp3", 48_000), ("ogg", 16_000)):
+        write_audio(tmp_path / f"a.{ending}", tone(rate, 2.5), rate)
+        assert audio_duration(tmp_path / f"a.{ending}") == pytest.approx(2.5, abs=0.06)
+
+
+def damaged():
+    """Yield a name, the bytes and what the message must hold."""
+    noise = np.random.default_rng(0).standard_normal(32_000).astype(np.float32) * 0.1
+    for format, subtype in (("WAV", None), ("FLAC", None), ("MP3", None), ("OGG", "VORBIS"), ("OGG", "OPUS")):
+        whole = encoded(noise, 16_000, format, subtype)
+        for share in (0.3, 0.6, 0.95):
+            yield f"{subtype or format} cut at {share}", whole[: int(share * len(whole))], "cut short|not audio|no samples"
+        yield f"{subtype or format} zeroed", b"\0" * len(whole), "not audio"
+    yield "empty", b"", "empty"
+    yield "text", "Ал келди.\n".encode() * 300, "not audio"
+    yield "random", np.random.default_rng(1).bytes(20_000), "not audio"
+    yield "header only", encoded(noise[:0], 16_000, "WAV"), "no samples"
+    yield "NaN", encoded(np.where(np.arange(32_000) == 9, np.nan, noise), 16_000, "WAV", "FLOAT"), "NaN"
+
+
+@pytest.mark.parametrize(("name", "data", "message"), [pytest.param(*case, id=case[0]) for case in damaged()])
+def test_damaged_files_are_refused_by_name(tmp_path, name, data, message):
+    path = tmp_path / "clip_17.mp3"
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match=message) as caught:
+        load_audio(path)
+    assert "clip_17.mp3" in str(caught.value)
+
+
+def test_wrong_arguments():
+    with pytest.raises(FileNotFoundError, match="nowhere.wav"):
+        load_audio("nowhere.wav")
+    with pytest.raises(TypeError, match="int"):
+        load_audio(3)
+    with pytest.raises(TypeError, match="dtype"):
+        load_audio(np.array(["a"]))
+    with pytest.raises(ValueError, match="shape"):
+        load_audio(np.zeros((2, 2, 2)))
+    with pytest.raises(ValueError, match="XYZ"):
+        write_audio(io.BytesIO(), tone(16_000), format="XYZ")
+    with pytest.raises(ValueError, match="44100"):
+        write_audio(io.BytesIO(), tone(44_100), 44_100, format="OPUS")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="44100"):
+        write_audio(tmp_path / "a.opus", tone(44_100), 44_100)
+    assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,8 @@
 """The rows of a corpus: schema, decoding, check, filter, target, description.
 
 A row is `id, audio {path, bytes}, text, duration (s), speaker, gender, accent, source`. Loaders return them in a
-`DatasetDict` with a decode transform, so `row["audio"]["array"]` is the waveform at 16 kHz; the functions here work on
-the rows underneath it and decode nothing they need not.
+`DatasetDict` whose audio column is a `Recording`: `row["audio"]["array"]` is the waveform at 16 kHz, decoded when it is
+asked for, while other columns are read without touching the audio.
 """
 
 import hashlib
@@ -12,10 +12,13 @@ import math
 import os
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Audio, Dataset, DatasetDict, Features, Value
+from datasets.features.features import register_feature
 
 from hfasr.audio import SAMPLING_RATE, archive_of, load_audio
 from hfasr.cache import cache_folder
@@ -39,6 +42,25 @@ FEATURES = Features(
 )
 
 
+@dataclass
+class Recording(Audio):
+    """The `datasets` feature of a decoded audio column: `{"path", "array": (samples,), "sampling_rate": 16000}`.
+
+    `datasets.Audio` decodes through torchcodec, which needs FFmpeg on the system; this one through `load_audio`. It is stored
+    as any audio column is; use `plain` before pushing rows to the Hub, so that others need not know it.
+    """
+
+    _type: str = field(default="Recording", init=False, repr=False)
+
+    def decode_example(self, value: dict, token_per_repo_id: dict | None = None) -> dict:
+        """Decode one stored `{"path", "bytes"}`."""
+        return {"path": value["path"], "array": load_audio(value), "sampling_rate": SAMPLING_RATE}
+
+
+with warnings.catch_warnings(action="ignore"):  # it warns that it is experimental
+    register_feature(Recording, "Recording")
+
+
 def build_rows(records: list[dict]) -> Dataset:
     """Make a data set of records that hold every column of the schema."""
     return Dataset.from_list(records, features=FEATURES).cast_column("audio", Audio(decode=False))
@@ -51,13 +73,13 @@ def with_column(rows: Dataset, name: str, values: list, feature: Value) -> Datas
 
 
 def decoded(corpus: Dataset | DatasetDict) -> Dataset | DatasetDict:
-    """Attach the transform that makes `row["audio"]` `{"path", "array": (samples,), "sampling_rate": 16000}`."""
-    return corpus.with_transform(_decode)
+    """Make `row["audio"]` decode to `{"path", "array": (samples,), "sampling_rate": 16000}`."""
+    return corpus.cast_column("audio", Recording())
 
 
 def plain(corpus: Dataset | DatasetDict) -> Dataset | DatasetDict:
-    """Take the decode transform off, so that `row["audio"]` is `{"path", "bytes"}`."""
-    return corpus.with_format(None)
+    """Make `row["audio"]` the stored `{"path", "bytes"}`."""
+    return corpus.cast_column("audio", Audio(decode=False))
 
 
 def keep_durations(corpus: DatasetDict, min_seconds: float = 0.0, max_seconds: float = math.inf) -> DatasetDict:
@@ -127,7 +149,7 @@ def check_audio(corpus: DatasetDict, num_workers: int | None = None) -> tuple[Da
 
 def shared_sentences(corpus: DatasetDict, train: str = "train") -> dict[str, int]:
     """Count, for each other split, the rows whose sentence also stands in training, whatever its case and punctuation."""
-    spoken = {_letters(text) for text in corpus[train].with_format(None)["text"]} if train in corpus else set()
+    spoken = {_letters(text) for text in corpus[train]["text"]} if train in corpus else set()
     return {split: sum(_letters(text) in spoken for text in rows["text"]) for split, rows in plain(corpus).items() if split != train}
 
 
@@ -148,13 +170,6 @@ def write_jsonl(path: str | os.PathLike, records: Iterable[dict]) -> None:
     temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
     temporary.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     temporary.replace(path)
-
-
-def _decode(batch: dict) -> dict:
-    if "audio" in batch:
-        batch = dict(batch)
-        batch["audio"] = [{"path": audio["path"], "array": load_audio(audio), "sampling_rate": SAMPLING_RATE} for audio in batch["audio"]]
-    return batch
 
 
 def _verdicts(rows: Dataset, num_workers: int | None) -> list[tuple[float, str]]:

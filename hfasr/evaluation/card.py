@@ -40,7 +40,6 @@ _HYPER_PARAMETERS = (
     "num_train_epochs",
     "max_steps",
     "max_batch_seconds",
-    "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "optim",
     "adam_beta1",
@@ -108,7 +107,7 @@ def write_card(run_folder: str | os.PathLike, *, repo_id: str | None = None, lic
         _training(recipe, results),
         _limits(recipe),
     ]
-    generated = f"{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}\n"
+    generated = f"{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}\n"
     prose = _FRONT_MATTER.sub("", old, count=1)
     if _GENERATED_PART.search(prose):
         body = _GENERATED_PART.sub(lambda match: generated, prose, count=1)
@@ -284,6 +283,9 @@ def _training(recipe: dict, results: dict) -> str:
     else:
         sections.append("Targets: characters of the normalised transcripts.")
     arguments = recipe.get("arguments", {})
+    if arguments.get("tri_stage"):
+        # The three stages replace Transformers' schedule, whose settings then mean nothing.
+        arguments = {name: value for name, value in arguments.items() if name not in ("lr_scheduler_type", "warmup_steps")}
     settings = [(name, arguments[name]) for name in _HYPER_PARAMETERS if arguments.get(name) not in (None, "", False, [])]
     if settings:
         sections.append(_table(["Setting", "Value"], [[f"`{name}`", public_name(str(value))] for name, value in settings]))

@@ -21,9 +21,10 @@ def check_push(repo_id: str | None, token: str | None = None) -> str:
         ValueError: no or an impossible name, no token, or one that the Hub refuses.
         OSError: the Hub cannot be reached.
     """
-    import httpx
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # HTTPError is the base of what the HTTP library raises; which library that is changes with huggingface_hub's version.
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
     from huggingface_hub.utils import validate_repo_id
 
     if not repo_id:
@@ -38,7 +39,7 @@ def check_push(repo_id: str | None, token: str | None = None) -> str:
         user = HfApi(token=token).whoami()["name"]
     except HfHubHTTPError as error:
         raise ValueError(f"the Hub refuses the token ({error.response.status_code}): make one with write access and log in again") from None
-    except httpx.HTTPError as error:
+    except HTTPError as error:
         raise OSError(f"the Hub cannot be reached ({error}); push the run folder later") from None
     return repo_id if "/" in repo_id else f"{user}/{repo_id}"
 
@@ -89,9 +90,8 @@ def push_run(
         ValueError: as `check_push`, or the token has no right to write there.
         OSError: the Hub cannot be reached.
     """
-    import httpx
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     folder = Path(run_folder)
     files_to_push(folder)
@@ -108,7 +108,7 @@ def push_run(
         if error.response.status_code in (401, 403):
             raise ValueError(f"the token may not write to {repo_id}: use one with write access to it") from error
         raise OSError(f"the Hub refused the push to {repo_id}: {error}") from error
-    except httpx.HTTPError as error:
+    except HTTPError as error:
         raise OSError(f"the connection to the Hub broke ({error}); push again, what has arrived is not sent twice") from error
     return commit.commit_url
 

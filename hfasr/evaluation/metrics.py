@@ -191,6 +191,12 @@ def evaluate_predictions(utterances: Iterable[dict], unit: str) -> dict[str, dic
     return {name: _evaluate_split(rows, unit) for name, rows in splits.items()}
 
 
+def known_seconds(utterance: dict) -> float:
+    """Its `duration` in seconds; 0.0 where that is missing, None or NaN, as corpora mark an unknown one."""
+    duration = utterance.get("duration")
+    return float(duration) if duration is not None and duration == duration else 0.0
+
+
 def _evaluate_split(rows: list[dict], unit: str) -> dict:
     references, hypotheses = [row["reference"] for row in rows], [row["hypothesis"] for row in rows]
     first = score(references, hypotheses, unit)
@@ -206,7 +212,7 @@ def _evaluate_split(rows: list[dict], unit: str) -> dict:
         results[f"{name}_ci95"] = list(confidence_interval(rate))
     for name in ("hits", "substitutions", "deletions", "insertions", "reference_length"):
         results[name] = getattr(first, name)
-    return results | {"utterances": len(rows), "seconds": round(sum(row.get("duration") or 0.0 for row in rows), 3)}
+    return results | {"utterances": len(rows), "seconds": round(sum(map(known_seconds, rows)), 3)}
 
 
 def _divide(errors: float, length: int) -> float:

@@ -17,7 +17,7 @@ from unicodedata import normalize
 
 from hfasr.audio import load_audio, write_audio
 from hfasr.evaluation.edits import WORD_BAR, align_tokens, split_tokens
-from hfasr.evaluation.metrics import confidence_interval, evaluate_predictions, score
+from hfasr.evaluation.metrics import confidence_interval, evaluate_predictions, known_seconds, score
 from hfasr.text.phonetic_features import FEATURES, feature_vector, is_known, to_ipa
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -121,6 +121,7 @@ def _render(**values) -> str:
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f}"
+    environment.filters["seconds"] = known_seconds
     environment.filters["by_word"] = _by_word
     environment.filters["ipa"] = lambda symbol: "" if symbol is None or to_ipa(symbol) == symbol else normalize("NFC", to_ipa(symbol))
     environment.filters["visible"] = lambda token: _NOTHING if token is None else "␣" if token.isspace() else token
@@ -256,7 +257,7 @@ def _groups(analysed: list[dict], unit: str) -> list[dict]:
     tables = []
     by_duration = defaultdict(list)
     for row in analysed:
-        edge = next(edge for edge in reversed(_DURATION_EDGES_SECONDS) if edge <= (row["duration"] or 0))
+        edge = next(edge for edge in reversed(_DURATION_EDGES_SECONDS) if edge <= known_seconds(row))
         by_duration[edge].append(row)
     ends = dict(pairwise(_DURATION_EDGES_SECONDS))
     labels = {edge: f"{edge} to {ends[edge]} s" if ends[edge] < float("inf") else f"{edge} s and more" for edge in ends}
@@ -279,7 +280,7 @@ def _groups(analysed: list[dict], unit: str) -> list[dict]:
 def _group(name: str, rows: list[dict], unit: str) -> dict:
     found = score([row["reference"] for row in rows], [row["hypothesis"] for row in rows], unit)
     low, high = confidence_interval(found)
-    seconds = sum(row["duration"] or 0 for row in rows)
+    seconds = sum(map(known_seconds, rows))
     return {"name": name, "utterances": len(rows), "seconds": seconds, "rate": found.rate, "low": low, "high": high}
 
 
@@ -292,7 +293,7 @@ def _embed_audio(row: dict) -> dict:
     """`audio_base64`, MP3 at 16 kHz, or `audio_problem`, a sentence; nothing for a row without audio."""
     if row.get("audio") is None:
         return {}
-    if (row["duration"] or 0) > _LONGEST_CLIP_SECONDS:
+    if known_seconds(row) > _LONGEST_CLIP_SECONDS:
         return {"audio_problem": f"No player: longer than {_LONGEST_CLIP_SECONDS} s."}
     encoded = io.BytesIO()
     try:

@@ -4,8 +4,19 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 NEWEST = "newest"
+
+# Fields of TrainingArguments that CTCTrainer has no use for: the value that leaves them alone, and what to use instead.
+_REPLACED = {
+    "per_device_train_batch_size": (8, "batches are made by seconds: give --max_batch_seconds"),
+    "train_sampling_strategy": ("random", "batches are made of rows of like duration already"),
+    "auto_find_batch_size": (False, "give --max_batch_seconds"),
+    "dataloader_drop_last": (False, "every row is trained on once an epoch"),
+    "label_smoothing_factor": (0.0, "CTC has no smoothed labels"),
+    "hub_strategy": ("end", "the run folder is pushed once, with report and card"),
+}
 
 
 @dataclass
@@ -34,6 +45,9 @@ class CTCTrainingArguments(TrainingArguments):
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after this many evaluations without a better metric_for_best_model; 0 goes on to the end."}
     )
+    cpu_threads: int = field(
+        default=0, metadata={"help": "Threads of each process when training on a CPU; 0 shares the cores. (accelerate launch sets 1.)"}
+    )
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={
@@ -44,24 +58,26 @@ class CTCTrainingArguments(TrainingArguments):
     )
 
     # Defaults that differ from TrainingArguments.
-    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available, metadata={"help": "Pinned host memory, for a GPU."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads audio, which no model's forward names."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A NaN loss must be seen in the log."})
-    report_to: str | list[str] | None = field(default="tensorboard", metadata={"help": "Trackers, as in Transformers; none for no tracker."})
+    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Trackers, as in Transformers; none for no tracker."})
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Keys of a batch that are labels."})
     greater_is_better: bool | None = field(default=False, metadata={"help": "All our metrics are error rates."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept: the best and the newest."})
+    hub_strategy: HubStrategy | str = field(default="end", metadata={"help": "The run folder is pushed at the end."})
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "Rows per evaluation batch and device."})
 
     def __post_init__(self):
         super().__post_init__()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        for name, (unused, instead) in _REPLACED.items():
+            if getattr(self, name) != unused:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, which CTCTrainer would not follow; {instead}")
         if not self.max_batch_seconds > 0:
             raise ValueError(f"max_batch_seconds is {self.max_batch_seconds}; give a positive number of seconds")
-        if self.freeze_encoder_updates < 0 or self.early_stopping_patience < 0:
-            raise ValueError(
-                f"freeze_encoder_updates ({self.freeze_encoder_updates}) and early_stopping_patience ({self.early_stopping_patience}) "
-                "count from 0 up"
-            )
+        for name in ("freeze_encoder_updates", "early_stopping_patience", "cpu_threads"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it counts from 0 up")
         if self.early_stopping_patience and not (self.load_best_model_at_end and self.metric_for_best_model):
             raise ValueError("early_stopping_patience needs --load_best_model_at_end and --metric_for_best_model to say what better means")
         if self.tri_stage is not None:

@@ -117,6 +117,11 @@ class DurationBatchSampler(Sampler[list[int]]):
         return batches + [rows]
 
 
+def _long_enough(waveform: np.ndarray) -> np.ndarray:
+    """Lengthen a click to 0.1 s, since a model without a single frame raises an error for the whole batch."""
+    return np.pad(waveform, (0, max(0, SAMPLING_RATE // 10 - len(waveform))))
+
+
 class CTCCollator:
     """Decode and pad rows, in the data-loader workers.
 
@@ -143,11 +148,9 @@ class CTCCollator:
             padded with -100, `input_lengths (B,)` in samples or mel frames.
         """
         rows = rows or [{"id": "", "audio": None, "labels": []}]
-        waveforms, labels = [], []
-        for row in rows:
-            waveform = self._load(row)
-            labels.append([] if waveform is None else row["labels"])
-            waveforms.append(np.zeros(SAMPLING_RATE, np.float32) if waveform is None else waveform)
+        loaded = [self._load(row) for row in rows]
+        labels = [[] if waveform is None else row["labels"] for row, waveform in zip(rows, loaded, strict=True)]
+        waveforms = [np.zeros(SAMPLING_RATE, np.float32) if waveform is None else _long_enough(waveform) for waveform in loaded]
         batch = dict(self.feature_extractor(waveforms, sampling_rate=SAMPLING_RATE, padding=True, return_tensors="pt"))
         if "attention_mask" in batch:
             batch["input_lengths"] = batch["attention_mask"].sum(-1)

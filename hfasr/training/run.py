@@ -21,7 +21,7 @@ from transformers import HfArgumentParser, set_seed
 from transformers.utils import logging as transformers_logging
 
 from hfasr.corpora import rows as row_tools
-from hfasr.evaluation.card import write_card
+from hfasr.evaluation.card import public_name, write_card
 from hfasr.evaluation.hub import check_push, push_run
 from hfasr.evaluation.metrics import evaluate_predictions
 from hfasr.evaluation.report import write_report
@@ -36,23 +36,25 @@ _VERSIONS = ("hfasr", "torch", "torchaudio", "transformers", "accelerate", "data
 
 
 def run_recipe(
-    main: Callable[[CTCTrainingArguments], None], recipe_class: type, presets: Callable[[str], dict] | None = None, arguments: list[str] | None = None
+    main: Callable[[CTCTrainingArguments], None],
+    recipe_class: type,
+    presets: Callable[[CTCTrainingArguments], dict] | None = None,
+    arguments: list[str] | None = None,
 ) -> None:
     """Parse the command line into a recipe and run it; a wrong value ends with one sentence and exit status 2.
 
     Args:
         main: The recipe's steps.
         recipe_class: Dataclass of its numbers, a `CTCTrainingArguments`.
-        presets: From the value of `--base_model` to other defaults of the fields, for recipes that start from unlike models.
+        presets: From the parsed flags to other defaults, for a recipe whose numbers depend on what it starts from.
         arguments: Command line; that of the process when None.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    log_to_terminal()
     parser = HfArgumentParser(recipe_class, description=main.__doc__, allow_abbrev=False)
-    _log_to_terminal()
     try:
         if presets is not None:
-            base_model = HfArgumentParser(recipe_class, add_help=False).parse_known_args(arguments)[0].base_model
-            parser.set_defaults(**presets(base_model))
+            given = parser.parse_args(arguments)
+            parser.set_defaults(**presets(given))
         (recipe,) = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
         main(recipe)
     except (ValueError, TypeError, OSError) as error:
@@ -85,6 +87,8 @@ def start_run(recipe: CTCTrainingArguments) -> None:
     if not recipe.should_log:
         logging.getLogger("hfasr").setLevel(logging.ERROR)
         transformers_logging.set_verbosity_error()
+    if recipe.device.type == "cpu":
+        torch.set_num_threads(recipe.cpu_threads or max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     set_seed(recipe.seed)
 
 
@@ -107,6 +111,7 @@ def record_run(trainer: CTCTrainer, corpus: DatasetDict, quarantined: list[dict]
         check_target_record(json.loads(before.read_text(encoding="utf-8")).get("targets"), targets, same_rows=True)
     if not recipe.should_save:
         return
+    folder.mkdir(parents=True, exist_ok=True)
     row_tools.write_jsonl(folder / "quarantine.jsonl", quarantined + trainer.dropped)
     _write_json(
         folder / "recipe.json",
@@ -156,7 +161,7 @@ def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: tuple[str, ...]
     }
     _write_json(folder / "results.json", results)
     row_tools.write_jsonl(folder / "predictions.jsonl", utterances)
-    write_report(folder / "report.html", utterances, unit=trainer.unit, title=f"{folder.name}")
+    write_report(folder / "report.html", utterances, unit=trainer.unit, title=folder.name, details=_details(folder, results))
     write_card(folder)
     if recipe.push_to_hub:
         push_run(folder, recipe.hub_model_id, private=bool(recipe.hub_private_repo), token=recipe.hub_token)
@@ -175,6 +180,18 @@ def _utterances(split: str, rows, hypotheses: list[str]) -> list[dict]:
         {"split": split, **{name: row[name] for name in kept}, "reference": row["target"], "hypothesis": hypothesis, "audio": row["audio"]["path"]}
         for row, hypothesis in zip(rows, hypotheses, strict=True)
     ]
+
+
+def _details(folder: Path, results: dict) -> dict[str, str]:
+    recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    train = recipe["corpus"]["splits"]["train"]
+    corpus = "embedded (synthetic speech)" if recipe["synthetic"] else Path(recipe["corpus"]["name"]).name
+    return {
+        "Model": f"{recipe['model_type']}, {recipe['parameters'] / 1e6:.2f} M parameters, from {public_name(recipe['base_model'])}",
+        "Corpus": f"{corpus}, {train['hours']:.2f} h of training speech in {train['utterances']} utterances, {recipe['corpus']['left_out']} left out",
+        "Targets": f"{recipe['unit']}s" + (f" of espeak-ng {results['espeak_version']}" if results["espeak_version"] else ""),
+        "Training": f"{results['updates']} updates in {results['train_seconds'] / 60:.1f} minutes, {recipe['hardware']}",
+    }
 
 
 def _deduplicate(path: Path) -> None:
@@ -212,7 +229,8 @@ def _hardware(recipe: CTCTrainingArguments) -> str:
     return f"{recipe.world_size} process{'es' if recipe.world_size > 1 else ''} on {os.cpu_count()} CPU cores"
 
 
-def _log_to_terminal() -> None:
+def log_to_terminal() -> None:
+    """Show hfasr's own log lines, from INFO up, on standard error."""
     package = logging.getLogger("hfasr")
     package.setLevel(logging.INFO)
     if not package.handlers:

@@ -160,6 +160,9 @@ class CTCTrainer(Trainer):
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Do nothing: `finish_run` pushes the whole run folder at the end, and makes the repository then."""
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the share of blank frames since the last log to the training logs."""
         if "loss" in logs and isinstance(self._frames, torch.Tensor):
@@ -198,7 +201,7 @@ class CTCTrainer(Trainer):
 
     def _by_duration(self, rows: Dataset) -> tuple[Dataset, list[int]]:
         """Sort rows for evaluation, longest first, so that batches of a fixed number of rows pad little."""
-        order = np.argsort(-np.asarray(rows.with_format(None)["duration"]), kind="stable").tolist()
+        order = np.argsort(-np.asarray(rows["duration"]), kind="stable").tolist()
         return self._labelled(row_tools.plain(rows).select(order)), order
 
 

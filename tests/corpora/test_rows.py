@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from datasets import DatasetDict
+from datasets import DatasetDict, load_from_disk
 
 from hfasr.audio import write_audio
 from hfasr.corpora import common_voice
@@ -28,6 +28,18 @@ def test_decoding_is_lazy_and_map_keeps_working(toy_release):
     assert row["audio"]["array"].dtype == np.float32
     assert len(row["audio"]["array"]) / 16_000 == pytest.approx(row["duration"], abs=0.1)
     assert plain(corpus["train"])[0]["audio"]["bytes"] is None
+
+
+def test_other_columns_are_read_without_the_audio(tmp_path):
+    corpus = decoded(DatasetDict(train=rows("а", "бб")))  # of clips that do not exist
+    assert list(corpus["train"]["text"]) == ["а", "бб"]
+    assert corpus["train"].filter(lambda text: len(text) > 1, input_columns="text")["id"][:] == ["u1"]
+    longer = corpus["train"].map(lambda row: {"text": row["text"] + "!"})
+    assert list(longer["text"]) == ["а!", "бб!"]
+    with pytest.raises(FileNotFoundError, match="0.wav"):
+        longer[0]
+    longer.save_to_disk(tmp_path / "saved")
+    assert list(load_from_disk(tmp_path / "saved")["text"]) == ["а!", "бб!"]
 
 
 def test_keep_durations(caplog):

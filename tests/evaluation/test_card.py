@@ -81,6 +81,7 @@ def test_front_matter_and_model_index_parse(run):
         "0.70 M",
     ):
         assert fact in card.text
+    assert "lr_scheduler_type" not in card.text
 
 
 def test_from_scratch_on_the_embedded_corpus(run):

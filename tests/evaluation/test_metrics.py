@@ -183,6 +183,7 @@ def test_results_by_split():
         {"split": "test", "reference": "t ɑ | l", "hypothesis": "d ɑ | l", "duration": 1.5},
         {"split": "test", "reference": "e l", "hypothesis": "e l", "duration": 0.5},
         {"split": "validation", "reference": "e l", "hypothesis": "e", "duration": None},
+        {"split": "validation", "reference": "o", "hypothesis": "o", "duration": float("nan")},
     ]
     results = evaluate_predictions(rows, "phoneme")
     assert list(results) == ["test", "validation"]
@@ -192,7 +193,7 @@ def test_results_by_split():
     assert test["per_ci95"][0] <= 0.2 <= test["per_ci95"][1]
     assert (test["hits"], test["substitutions"], test["deletions"], test["insertions"]) == (4, 1, 0, 0)
     assert (test["utterances"], test["seconds"]) == (2, 2.0)
-    assert results["validation"]["deletions"] == 1
+    assert (results["validation"]["deletions"], results["validation"]["seconds"]) == (1, 0.0)
     characters = evaluate_predictions([{"split": "test", "reference": "ал келди", "hypothesis": "ал келд"}], "character")["test"]
     assert (characters["cer"], characters["wer"], characters["deletions"]) == (1 / 8, 0.5, 1)
     words = evaluate_predictions([{"split": "test", "reference": "ал келди", "hypothesis": "ал келд"}], "word")["test"]

@@ -44,6 +44,7 @@ def utterances() -> list[dict]:
     rows[6] |= {"text": ATTACK, "id": ATTACK, "hypothesis": f"☃ {ATTACK}", "speaker": ATTACK}
     rows[8] |= {"audio": b"this is not audio", "hypothesis": ""}
     rows[10] |= {"duration": 75.0}
+    rows[9] |= {"duration": float("nan")}
     return rows
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hfasr.models.blocks import spec_augment
+from hfasr.models.blocks import MaskedConv, spec_augment
 from hfasr.models.mel import MelFeatureExtractor
 from hfasr.models.quartznet import QuartzNetConfig, QuartzNetForCTC, QuartzNetModel
 
@@ -91,6 +91,16 @@ def test_padding_changes_nothing(model, batch):
             assert (padded[row, : len(alone)] - alone).abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("kernel", "dilation", "frames"), [(11, 2, 40), (11, 2, 41), (5, 3, 7), (87, 2, 10), (3, 2, 1)])
+def test_dilated_depthwise_convolution_equals_pytorchs(kernel, dilation, frames, training):
+    torch.manual_seed(0)
+    convolution = MaskedConv(8, 8, kernel, dilation=dilation, groups=8).train(training)
+    hidden = torch.randn(2, 8, frames)
+    expected = functional.conv1d(hidden, convolution.weight, None, 1, dilation * (kernel - 1) // 2, dilation, 8)
+    assert torch.allclose(convolution(hidden[:, :, None], None)[0][:, :, 0], expected, atol=1e-6)
+
+
 def test_lengths_are_those_of_the_logits(small_blocks):
     blocks = [{**small_blocks[0], "stride": 3}, *small_blocks[1:], {"filters": 4, "kernel": 3, "stride": 2, "repeat": 2}]
     model = QuartzNetModel(QuartzNetConfig(blocks=blocks)).eval()
@@ -106,6 +116,13 @@ def test_hidden_states(model, batch):
     assert torch.equal(outputs.hidden_states[0], batch.input_features)
     assert torch.equal(model.lm_head(outputs.hidden_states[-1]), outputs.logits)
     assert model(**batch).hidden_states is None
+
+
+def test_tuple_output(model, batch):
+    expected = model(**batch).logits
+    assert torch.equal(model(**batch, return_dict=False)[0], expected)
+    model.config.return_dict = False
+    assert torch.equal(model(**batch)[0], expected)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

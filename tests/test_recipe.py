@@ -1,0 +1,195 @@
+"""The recipe as a user runs it: a whole run on a toy corpus, what it leaves behind, and what it refuses."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import torch
+
+from hfasr.corpora import common_voice, embedded
+from hfasr.corpora.rows import plain
+from hfasr.training.run import run_recipe
+
+REPOSITORY = Path(__file__).parents[1]
+QUICK = ["--report_to", "none", "--disable_tqdm", "true", "--use_cpu", "--base_model", "quartznet-small", "--num_train_epochs", "2"]
+
+
+def load_recipe(name: str):
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "recipes" / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(*flags: str | Path) -> None:
+    recipe = load_recipe("ky_phoneme")
+    run_recipe(recipe.main, recipe.KyPhoneme, recipe.presets, [*map(str, flags)])
+
+
+@pytest.fixture(scope="module")
+def finished(toy_release, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "ky_phoneme"
+    run(*QUICK, "--corpus", toy_release, "--output_dir", folder)
+    return folder
+
+
+def test_the_run_folder_is_complete(finished):
+    for name in ("model.safetensors", "config.json", "vocab.json", "recipe.json", "results.json", "predictions.jsonl", "report.html", "README.md",
+                 "quarantine.jsonl"):  # fmt: skip
+        assert (finished / name).is_file(), name
+    recipe = json.loads((finished / "recipe.json").read_text())
+    assert recipe["arguments"]["max_batch_seconds"] == 40.0
+    assert recipe["targets"]["espeak_version"] == "1.52.0"
+    assert recipe["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert not list(finished.glob("*.tmp"))
+
+
+def test_results_are_those_of_the_predictions(finished):
+    results = json.loads((finished / "results.json").read_text())
+    predictions = [json.loads(line) for line in (finished / "predictions.jsonl").read_text().splitlines()]
+    for split, count in (("validation", 6), ("test", 6)):
+        rows = [row for row in predictions if row["split"] == split]
+        assert len(rows) == count == results[split]["utterances"]
+        assert results[split]["per"] == pytest.approx(jiwer.wer([row["reference"] for row in rows], [row["hypothesis"] for row in rows]))
+        low, high = results[split]["per_ci95"]
+        assert low <= results[split]["per"] <= high
+
+
+# Computes the logits of a waveform and the text of a clip, as its user would; prints where hfasr came from.
+FRESH = """
+import json, sys
+import numpy as np, torch
+folder, clip, waveform, imports_ours = sys.argv[1:]
+if imports_ours == "yes":
+    import hfasr.models
+else:
+    sys.modules["hfasr"] = None  # not importable
+from transformers import AutoModelForCTC, AutoProcessor, pipeline
+trust = {} if imports_ours == "yes" else {"trust_remote_code": True}
+model = AutoModelForCTC.from_pretrained(folder, **trust).eval()
+processor = AutoProcessor.from_pretrained(folder, **trust)
+with torch.no_grad():
+    logits = model(**processor(np.load(waveform), sampling_rate=16000, return_tensors="pt")).logits
+np.save(waveform + ".logits.npy", logits.numpy())
+recognise = pipeline("automatic-speech-recognition", model=folder, **trust)
+print(json.dumps(recognise({"raw": np.load(waveform), "sampling_rate": 16000})["text"]))
+"""
+
+
+@pytest.mark.parametrize("imports_ours", ["yes", "no"])
+def test_a_fresh_process_gives_the_same_logits_and_text(finished, toy_release, tmp_path, imports_ours):
+    from hfasr.models.load import load_model
+
+    row = common_voice(toy_release, splits=["test"])["test"][0]
+    np.save(tmp_path / "waveform.npy", row["audio"]["array"])
+    model, processor = load_model(finished)
+    with torch.no_grad():
+        expected = model.eval()(**processor(row["audio"]["array"], sampling_rate=16_000, return_tensors="pt")).logits.numpy()
+    found = subprocess.run(
+        [sys.executable, "-c", FRESH, finished, "", tmp_path / "waveform.npy", imports_ours],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "waveform.npy.logits.npy"), expected, atol=1e-5)
+    predicted = next(json.loads(line) for line in (finished / "predictions.jsonl").read_text().splitlines() if f'"{row["id"]}"' in line)
+    assert json.loads(found.stdout.splitlines()[-1]) == predicted["hypothesis"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base_model", ["unispeech-tiny", "wav2vec2-tiny"])
+def test_random_weights_overfit_eight_utterances(base_model, tmp_path):
+    release = embedded("ky", seed=3, utterances={"train": 8})
+    for split in ("dev", "test"):
+        shutil.copy(release / "train.tsv", release / f"{split}.tsv")
+    run("--base_model", base_model, "--corpus", release, "--output_dir", tmp_path / "run", "--report_to", "none", "--use_cpu", "--max_steps", "500",
+        "--max_batch_seconds", "40", "--learning_rate", "1e-3", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false",
+        "--disable_tqdm", "true", "--freeze_feature_encoder", "false")  # fmt: skip
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["per"] == 0.0
+
+
+def damage(path: Path, kind: str, number: int) -> None:
+    data = path.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(data[: len(data) * (number % 9) // 10])
+    elif kind == "zeroed":
+        path.write_bytes(bytes(len(data)))
+    elif kind == "wrong extension":
+        path.write_text("<html><body>404</body></html>\n" * number)
+    else:
+        path.write_bytes(np.random.default_rng(number).bytes(len(data)))
+
+
+def test_two_hundred_damaged_clips_are_listed_and_training_ends(toy_release, tmp_path):
+    release = tmp_path / "ky"
+    shutil.copytree(toy_release, release)
+    header, *rows = (release / "train.tsv").read_text("utf-8").splitlines()
+    good = plain(common_voice(toy_release, splits=["train"])["train"])
+    kinds = ("truncated", "zeroed", "wrong extension", "random bytes")
+    for number in range(200):
+        columns = rows[number % len(rows)].split("\t")
+        shutil.copy(release / "clips" / columns[1], release / "clips" / f"bad_{number}.mp3")
+        damage(release / "clips" / f"bad_{number}.mp3", kinds[number % 4], number)
+        rows.append("\t".join([columns[0], f"bad_{number}.mp3", *columns[2:]]))
+    (release / "train.tsv").write_text("\n".join([header, *rows]) + "\n", "utf-8")
+    run(*QUICK, "--corpus", release, "--output_dir", tmp_path / "run")
+    listed = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    assert sorted(item["id"] for item in listed) == sorted(f"bad_{number}" for number in range(200))
+    assert all(item["reason"] and item["path"].endswith(f"{item['id']}.mp3") for item in listed)
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["corpus"]["splits"]["train"]["utterances"] == len(good)
+    assert recipe["corpus"]["left_out"] == 200
+
+
+def test_a_clip_that_goes_bad_during_training_is_listed(toy_release, tmp_path, monkeypatch):
+    """The check came before; the disk failed after."""
+    import hfasr.corpora.rows
+
+    release = tmp_path / "ky"
+    shutil.copytree(toy_release, release)
+    spoiled = plain(common_voice(release, splits=["train"])["train"])[0]
+    check = hfasr.corpora.rows.check_audio
+
+    def check_then_spoil(corpus):
+        result = check(corpus)
+        Path(spoiled["audio"]["path"]).write_bytes(b"gone")
+        return result
+
+    monkeypatch.setattr(hfasr.corpora.rows, "check_audio", check_then_spoil)
+    run(*QUICK, "--corpus", release, "--output_dir", tmp_path / "run")
+    (listed,) = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    assert listed["id"] == spoiled["id"]
+
+
+def refused(capsys, *flags) -> str:
+    with pytest.raises(SystemExit) as stop:
+        run(*flags)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\nerror: ") + message.startswith("error: ") == 1
+    return message
+
+
+def test_wrong_input_is_one_sentence(toy_release, finished, tmp_path, capsys):
+    new = ["--output_dir", tmp_path / "run", "--corpus", toy_release]
+    assert "nowhere: no such corpus" in refused(capsys, *QUICK, "--output_dir", tmp_path / "run", "--corpus", "nowhere")
+    assert "Is this a Common Voice release?" in refused(capsys, *QUICK, "--output_dir", tmp_path / "run", "--corpus", REPOSITORY / "hfasr")
+    assert "holds another run" in refused(capsys, *QUICK, "--corpus", toy_release, "--output_dir", finished)
+    assert "max_batch_seconds is 2 but the longest row" in refused(capsys, *QUICK, *new, "--max_batch_seconds", "2")
+    assert "no folder here" in refused(capsys, *new, "--base_model", "somewhere/nothing")
+    assert "per_device_train_batch_size is 4" in refused(capsys, *QUICK, *new, "--per_device_train_batch_size", "4")
+    assert "add up to 1" in refused(capsys, *QUICK, *new, "--tri_stage", "0.5", "0.5", "0.5")
+    assert "40" in refused(capsys, *QUICK, *new, "--min_seconds", "40", "--max_seconds", "50")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_resuming_on_other_targets_is_refused(finished, tmp_path, capsys):
+    other = embedded("ky", seed=4, utterances={"train": 12, "dev": 2, "test": 2})
+    message = refused(capsys, *QUICK, "--corpus", other, "--output_dir", finished, "--resume_from_checkpoint")
+    assert "targets_sha256" in message

@@ -1,0 +1,84 @@
+"""How utterances are split over batches, accumulation steps and processes must not change loss and gradient."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from hfasr.corpora import common_voice
+from hfasr.corpora.rows import add_target, plain
+from hfasr.models.load import load_model
+from hfasr.text.phonemize import Phonemizer
+from hfasr.text.vocabulary import build_tokenizer
+from hfasr.training.arguments import CTCTrainingArguments
+from hfasr.training.trainer import CTCTrainer
+
+STILL = {"layerdrop": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0,
+         "final_dropout": 0.0, "mask_time_prob": 0.0}  # fmt: skip
+
+
+class KeepGradient(TrainerCallback):
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        model = getattr(model, "module", model)
+        self.gradient = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def one_update(base: str, release: str, output: str, max_batch_seconds: float, accumulation: int) -> tuple[float, dict, int]:
+    """Train one epoch as one update; return the logged loss, the gradient and the number of processes."""
+    torch.manual_seed(0)
+    rows = add_target(common_voice(release, splits=["train"]), Phonemizer("ky"))["train"]
+    tokenizer = build_tokenizer(plain(rows)["target"])
+    model, processor = load_model(base, tokenizer, config_overrides=STILL if "quartznet" not in base else {})
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval().train = lambda mode=True, module=module: module  # statistics of a batch depend on the batch
+    args = CTCTrainingArguments(
+        output_dir=output, max_batch_seconds=max_batch_seconds, gradient_accumulation_steps=accumulation, num_train_epochs=1, logging_steps=1,
+        max_grad_norm=0.0, optim="sgd", learning_rate=0.0, save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    keep = KeepGradient()
+    trainer = CTCTrainer(model, args, processor, rows, callbacks=[keep])
+    trainer.train()
+    assert trainer.state.global_step == 1
+    return trainer.state.log_history[0]["loss"], keep.gradient, trainer.accelerator.num_processes
+
+
+def assert_equal(first: dict, second: dict):
+    assert first.keys() == second.keys()
+    distance = sum((first[name] - second[name]).norm() ** 2 for name in first) ** 0.5
+    size = sum(first[name].norm() ** 2 for name in first) ** 0.5
+    assert float(distance / size) < 1e-5
+
+
+@pytest.mark.parametrize("base", ["unispeech-tiny", "quartznet-small"])
+def test_one_batch_four_accumulated_and_two_processes(base, tmp_path):
+    from hfasr.corpora import embedded
+
+    release = str(embedded("ky", seed=2, utterances={"train": 8}))
+    loss, gradient, _ = one_update(base, release, str(tmp_path / "one"), 1000, 1)
+    loss_4, gradient_4, _ = one_update(base, release, str(tmp_path / "four"), 11, 4)
+    assert loss_4 == pytest.approx(loss, rel=1e-5)
+    assert_equal(gradient, gradient_4)
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone", __file__]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([*command, base, release, str(tmp_path / "two")], check=True, env=environment, capture_output=True, timeout=200)
+    found = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert found["processes"] == 2
+    assert found["loss"] == pytest.approx(loss, rel=1e-5)
+    assert_equal(gradient, torch.load(tmp_path / "two" / "gradient.pt", weights_only=True))
+
+
+if __name__ == "__main__":
+    base, release, output = sys.argv[1:]
+    loss, gradient, processes = one_update(base, release, output, 11, 2)
+    if int(os.environ["RANK"]) == 0:
+        Path(output).mkdir(exist_ok=True)
+        torch.save(gradient, f"{output}/gradient.pt")
+        Path(output, "result.json").write_text(json.dumps({"loss": loss, "processes": processes}))

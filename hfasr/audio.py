@@ -32,8 +32,8 @@ def load_audio(source: str | os.PathLike | bytes | BinaryIO | np.ndarray | dict,
 
     Args:
         source: Path (or `archive_path`), encoded bytes, binary file object, array, or a `datasets` audio dict
-            (`{"path", "bytes"}` or `{"array", "sampling_rate"}`). An array is `(samples,)` or two-dimensional with channels on the shorter axis,
-            float in [-1, 1] or any signed integer type.
+            (`{"path", "bytes"}` or `{"array", "sampling_rate"}`). An array is `(samples,)` or two-dimensional with channels on
+            the shorter axis, float in [-1, 1] or any signed integer type.
         sampling_rate: Rate in Hz of an array source; files and dicts carry their own.
 
     Returns:

@@ -34,8 +34,8 @@ class KyPhoneme(CTCTrainingArguments):
         metadata={"help": f"Hub name, folder, or one of {', '.join(BUILT_IN)}. Default: quartznet-small, with --corpus {UNISPEECH}."},
     )
     word_bars: bool = field(default=False, metadata={"help": "Also learn the bar between words; the paper does not."})
-    min_seconds: float = field(default=0.5, metadata={"help": "Shortest utterance."})
-    max_seconds: float = field(default=20.0, metadata={"help": "Longest utterance."})
+    min_seconds: float = field(default=0.5, metadata={"help": "Shortest training utterance."})
+    max_seconds: float = field(default=20.0, metadata={"help": "Longest training utterance."})
     output_dir: str = field(default="runs/ky_phoneme", metadata={"help": "Run folder."})
 
 

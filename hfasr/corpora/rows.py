@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,8 +82,16 @@ def plain(corpus: Dataset | DatasetDict) -> Dataset | DatasetDict:
     return corpus.cast_column("audio", Audio(decode=False))
 
 
-def keep_durations(corpus: DatasetDict, min_seconds: float = 0.0, max_seconds: float = math.inf) -> DatasetDict:
-    """Keep the rows of `min_seconds` to `max_seconds`; what was dropped is logged per split.
+def keep_durations(
+    corpus: DatasetDict, min_seconds: float = 0.0, max_seconds: float = math.inf, splits: Collection[str] = ("train",)
+) -> DatasetDict:
+    """Keep the rows of `min_seconds` to `max_seconds` in some splits; what was dropped is logged.
+
+    Args:
+        corpus: Rows with `duration`; one of unknown duration (NaN) is kept for `check_audio` to judge.
+        min_seconds: Shortest duration.
+        max_seconds: Longest duration.
+        splits: Which splits to filter. Only training by default: a test without its hard rows is another test.
 
     Raises:
         ValueError: The range is empty, or no row of a split lies in it.
@@ -92,7 +100,9 @@ def keep_durations(corpus: DatasetDict, min_seconds: float = 0.0, max_seconds: f
         raise ValueError(f"durations from {min_seconds} to {max_seconds} s are an empty range; give 0 <= min_seconds < max_seconds")
     kept = DatasetDict()
     for split, rows in plain(corpus).items():
-        # a NaN duration, of a clip nobody could measure yet, is left for the check to judge
+        if split not in splits:
+            kept[split] = rows
+            continue
         places = [place for place, seconds in enumerate(rows["duration"]) if not (seconds < min_seconds or seconds > max_seconds)]
         if len(rows) and not places:
             raise ValueError(f"no row of split {split!r} lasts {min_seconds} to {max_seconds} s; its {len(rows)} rows are all outside")
@@ -130,6 +140,9 @@ def check_audio(corpus: DatasetDict, num_workers: int | None = None) -> tuple[Da
 
     Returns:
         The corpus without the bad rows, and one `{"split", "id", "path", "reason"}` for each of them.
+
+    Raises:
+        ValueError: A split has no good row.
     """
     good, quarantined = DatasetDict(), []
     for split, rows in plain(corpus).items():
@@ -141,6 +154,8 @@ def check_audio(corpus: DatasetDict, num_workers: int | None = None) -> tuple[Da
             if reason
         ]
         places = [place for place, (_, reason) in enumerate(verdicts) if not reason]
+        if verdicts and not places:
+            raise ValueError(f"none of the {len(rows)} clips of split {split!r} can be used, for example {verdicts[0][1]}")
         good[split] = with_column(rows.select(places), "duration", [verdicts[place][0] for place in places], Value("float64"))
     if quarantined:
         logger.warning("%d clips cannot be used and are left out, for example %s", len(quarantined), quarantined[0]["reason"])

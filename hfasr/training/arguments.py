@@ -53,14 +53,17 @@ class CTCTrainingArguments(TrainingArguments):
         metadata={
             "nargs": "?",
             "const": NEWEST,
-            "help": "Go on from a checkpoint folder; without a value, from the newest whole one in output_dir, or from the start when there is none.",
+            "help": "Go on from a checkpoint folder; without a value, from the newest whole one in output_dir, "
+            "or from the start when there is none.",
         },
     )
 
     # Defaults that differ from TrainingArguments.
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads audio, which no model's forward names."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A NaN loss must be seen in the log."})
-    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Trackers, as in Transformers; none for no tracker."})
+    report_to: None | str | list[str] = field(
+        default="tensorboard", metadata={"help": "Trackers, as in Transformers; none for no tracker."}
+    )
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Keys of a batch that are labels."})
     greater_is_better: bool | None = field(default=False, metadata={"help": "All our metrics are error rates."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept: the best and the newest."})

@@ -41,7 +41,9 @@ class DurationBatchSampler(Sampler[list[int]]):
         ValueError: There are no rows, a duration is not a positive number, or a row is longer than the budget.
     """
 
-    def __init__(self, durations: Sequence[float], max_batch_seconds: float, *, num_processes: int = 1, process_index: int = 0, seed: int = 0):
+    def __init__(
+        self, durations: Sequence[float], max_batch_seconds: float, *, num_processes: int = 1, process_index: int = 0, seed: int = 0
+    ):
         durations = np.asarray(durations, dtype=np.float64)
         if len(durations) == 0:
             raise ValueError("there are no rows to train on")

@@ -74,9 +74,7 @@ def start_run(recipe: CTCTrainingArguments) -> None:
     folder = Path(recipe.output_dir)
     holds = (folder / "recipe.json").exists() or any(folder.glob("checkpoint-*"))
     if holds and not recipe.resume_from_checkpoint:
-        raise ValueError(
-            f"{folder} holds another run; choose another --output_dir, or go on with it by --resume_from_checkpoint"
-        )
+        raise ValueError(f"{folder} holds another run; choose another --output_dir, or go on with it by --resume_from_checkpoint")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir {folder} is a file; give a folder")
     resume_folder(folder, recipe.resume_from_checkpoint)  # a wrong checkpoint is told now, not after the corpus was read
@@ -92,7 +90,9 @@ def start_run(recipe: CTCTrainingArguments) -> None:
     set_seed(recipe.seed)
 
 
-def record_run(trainer: CTCTrainer, corpus: DatasetDict, quarantined: list[dict], *, name: str, language: str, base_model: str, synthetic: bool) -> None:
+def record_run(
+    trainer: CTCTrainer, corpus: DatasetDict, quarantined: list[dict], *, name: str, language: str, base_model: str, synthetic: bool
+) -> None:
     """Write `recipe.json` and `quarantine.jsonl` before training; refuse to resume on other targets.
 
     Args:
@@ -119,7 +119,11 @@ def record_run(trainer: CTCTrainer, corpus: DatasetDict, quarantined: list[dict]
             "recipe": name,
             "language": language,
             "unit": trainer.unit,
-            "corpus": {"name": getattr(recipe, "corpus", ""), "splits": row_tools.describe(corpus), "left_out": len(quarantined) + len(trainer.dropped)},
+            "corpus": {
+                "name": getattr(recipe, "corpus", ""),
+                "splits": row_tools.describe(corpus),
+                "left_out": len(quarantined) + len(trainer.dropped),
+            },
             "base_model": base_model,
             "model_type": trainer.model.config.model_type,
             "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
@@ -167,7 +171,9 @@ def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: tuple[str, ...]
         push_run(folder, recipe.hub_model_id, private=bool(recipe.hub_private_repo), token=recipe.hub_token)
     for split in splits:
         if split in results:
-            rates = ", ".join(f"{name.upper()} {100 * results[split][name]:.2f} %" for name in ("per", "wer", "cer", "pfer") if name in results[split])
+            rates = ", ".join(
+                f"{name.upper()} {100 * results[split][name]:.2f} %" for name in ("per", "wer", "cer", "pfer") if name in results[split]
+            )
             logger.info("%s: %s on %d utterances", split, rates, results[split]["utterances"])
     logger.info("trained in %.0f s; checkpoint, report.html and README.md are in %s", trainer.train_seconds, folder)
     return results
@@ -177,7 +183,13 @@ def _utterances(split: str, rows, hypotheses: list[str]) -> list[dict]:
     rows = row_tools.plain(rows)
     kept = [name for name in ("id", "text", "duration", "speaker", "gender", "accent", "source") if name in rows.column_names]
     return [
-        {"split": split, **{name: row[name] for name in kept}, "reference": row["target"], "hypothesis": hypothesis, "audio": row["audio"]["path"]}
+        {
+            "split": split,
+            **{name: row[name] for name in kept},
+            "reference": row["target"],
+            "hypothesis": hypothesis,
+            "audio": row["audio"]["path"],
+        }
         for row, hypothesis in zip(rows, hypotheses, strict=True)
     ]
 
@@ -188,7 +200,8 @@ def _details(folder: Path, results: dict) -> dict[str, str]:
     corpus = "embedded (synthetic speech)" if recipe["synthetic"] else Path(recipe["corpus"]["name"]).name
     return {
         "Model": f"{recipe['model_type']}, {recipe['parameters'] / 1e6:.2f} M parameters, from {public_name(recipe['base_model'])}",
-        "Corpus": f"{corpus}, {train['hours']:.2f} h of training speech in {train['utterances']} utterances, {recipe['corpus']['left_out']} left out",
+        "Corpus": f"{corpus}, {train['hours']:.2f} h of training speech in {train['utterances']} utterances, "
+        f"{recipe['corpus']['left_out']} left out",
         "Targets": f"{recipe['unit']}s" + (f" of espeak-ng {results['espeak_version']}" if results["espeak_version"] else ""),
         "Training": f"{results['updates']} updates in {results['train_seconds'] / 60:.1f} minutes, {recipe['hardware']}",
     }
@@ -217,7 +230,9 @@ def _plain_arguments(recipe: CTCTrainingArguments) -> dict:
 
 def _git_commit() -> str | None:
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, cwd=Path(sys.argv[0]).resolve().parent)
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, cwd=Path(sys.argv[0]).resolve().parent
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None

@@ -1,5 +1,6 @@
 """CTCTrainer: rows to a checkpoint, on `transformers.Trainer`."""
 
+import itertools
 import logging
 import math
 import time
@@ -18,7 +19,7 @@ from transformers.trainer_utils import EvalPrediction
 from hfasr.corpora import rows as row_tools
 from hfasr.decoding.greedy import decode_frames, labels_to_text
 from hfasr.evaluation.metrics import RATE_NAMES, error_rate
-from hfasr.models.load import encoder_of, freeze_feature_encoder, output_lengths, input_lengths
+from hfasr.models.load import encoder_of, freeze_feature_encoder, input_lengths, output_lengths
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.batching import PADDING, CTCCollator, DurationBatchSampler
 from hfasr.training.callbacks import FreezeEncoder, StopOnSignal, WatchLoss
@@ -225,7 +226,7 @@ def drop_unfit(rows: Dataset, model: PreTrainedModel, processor) -> tuple[Datase
     frames = output_lengths(model, input_lengths(processor, samples)).tolist()
     kept, dropped = [], []
     for place, row in enumerate(labels):
-        needed = len(row) + sum(a == b for a, b in zip(row, row[1:], strict=False))
+        needed = len(row) + sum(a == b for a, b in itertools.pairwise(row))
         reason = "" if row else "the target is empty"
         if needed > frames[place]:
             reason = f"{len(row)} labels need {needed} frames, the audio has {frames[place]}"
@@ -234,7 +235,9 @@ def drop_unfit(rows: Dataset, model: PreTrainedModel, processor) -> tuple[Datase
         else:
             kept.append(place)
     if not kept:
-        raise ValueError(f"none of the {len(rows)} training rows can be trained on, for example: {dropped[0]['reason'] if dropped else 'no rows'}")
+        raise ValueError(
+            f"none of the {len(rows)} training rows can be trained on, for example: {dropped[0]['reason'] if dropped else 'no rows'}"
+        )
     if dropped:
         logger.warning("%d training rows are left out, for example %s: %s", len(dropped), dropped[0]["id"], dropped[0]["reason"])
     return (rows.select(kept) if dropped else rows), dropped
@@ -255,7 +258,13 @@ def ctc_loss_sum(logits: torch.Tensor, labels: torch.Tensor, frames: torch.Tenso
     counts = present.sum(-1)
     with torch.backends.cudnn.flags(enabled=False):  # cuDNN's CTC is not deterministic and wants blank 0
         losses = functional.ctc_loss(
-            log_probs, labels.where(present, 0), frames.to(counts.device), counts, blank=blank, reduction="none", zero_infinity=zero_infinity
+            log_probs,
+            labels.where(present, 0),
+            frames.to(counts.device),
+            counts,
+            blank=blank,
+            reduction="none",
+            zero_infinity=zero_infinity,
         )
     return losses.where(counts > 0, 0.0).sum()
 

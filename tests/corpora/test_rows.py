@@ -31,20 +31,24 @@ def test_decoding_is_lazy_and_map_keeps_working(toy_release):
 
 
 def test_other_columns_are_read_without_the_audio(tmp_path):
-    corpus = decoded(DatasetDict(train=rows("а", "бб")))  # of clips that do not exist
+    for name in ("0.mp3", "1.mp3"):
+        (tmp_path / name).write_text("no audio at all")
+    corpus = decoded(DatasetDict(train=rows("а", "бб", paths=[str(tmp_path / "0.mp3"), str(tmp_path / "1.mp3")])))
     assert list(corpus["train"]["text"]) == ["а", "бб"]
     assert corpus["train"].filter(lambda text: len(text) > 1, input_columns="text")["id"][:] == ["u1"]
     longer = corpus["train"].map(lambda row: {"text": row["text"] + "!"})
     assert list(longer["text"]) == ["а!", "бб!"]
-    with pytest.raises(FileNotFoundError, match="0.wav"):
+    with pytest.raises(ValueError, match=r"0\.mp3"):
         longer[0]
     longer.save_to_disk(tmp_path / "saved")
     assert list(load_from_disk(tmp_path / "saved")["text"]) == ["а!", "бб!"]
 
 
 def test_keep_durations(caplog):
-    corpus = DatasetDict(train=rows("a", "b", "c", "d", durations=[0.2, 1.0, 30.0, math.nan]))
-    assert list(plain(keep_durations(corpus, 0.5, 20)["train"])["id"]) == ["u1", "u3"]
+    corpus = DatasetDict(train=rows("a", "b", "c", "d", durations=[0.2, 1.0, 30.0, math.nan]), test=rows("e", durations=[40.0]))
+    kept = keep_durations(corpus, 0.5, 20)
+    assert list(kept["train"]["id"]) == ["u1", "u3"]
+    assert len(kept["test"]) == 1
     with pytest.raises(ValueError, match="'train' lasts 40"):
         keep_durations(DatasetDict(train=rows("a")), 40, 50)
     with pytest.raises(ValueError, match="empty range"):
@@ -74,6 +78,8 @@ def test_check_audio_reads_once_and_says_why(tmp_path, caplog):
             assert reason in item["reason"]
     write_audio(tmp_path / "missing.wav", noise)  # a mended file is seen
     assert len(check_audio(corpus)[0]["train"]) == 2
+    with pytest.raises(ValueError, match="none of the 1 clips of split 'test' can be used"):
+        check_audio(DatasetDict(test=rows("a", paths=[str(tmp_path / "silent.wav")])))
 
 
 def test_shared_sentences_ignore_case_and_punctuation():

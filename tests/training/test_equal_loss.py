@@ -39,8 +39,9 @@ def one_update(base: str, release: str, output: str, max_batch_seconds: float, a
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval().train = lambda mode=True, module=module: module  # statistics of a batch depend on the batch
     args = CTCTrainingArguments(
-        output_dir=output, max_batch_seconds=max_batch_seconds, gradient_accumulation_steps=accumulation, num_train_epochs=1, logging_steps=1,
-        max_grad_norm=0.0, optim="sgd", learning_rate=0.0, save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
+        output_dir=output, max_batch_seconds=max_batch_seconds, gradient_accumulation_steps=accumulation, num_train_epochs=1,
+        logging_steps=1, max_grad_norm=0.0, optim="sgd", learning_rate=0.0, save_strategy="no", report_to="none", use_cpu=True,
+        disable_tqdm=True,
     )  # fmt: skip
     keep = KeepGradient()
     trainer = CTCTrainer(model, args, processor, rows, callbacks=[keep])

@@ -11,9 +11,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 FLAGS = [
-    "--base_model", "unispeech-tiny", "--max_steps", "12", "--save_steps", "3", "--save_strategy", "steps", "--eval_strategy", "no",
-    "--load_best_model_at_end", "false", "--max_batch_seconds", "16", "--report_to", "none", "--dataloader_num_workers", "1", "--disable_tqdm", "true",
-    "--num_train_epochs", "4", "--freeze_encoder_updates", "2",
+    "--base_model", "unispeech-tiny", "--max_steps", "12", "--num_train_epochs", "4", "--save_steps", "3", "--save_strategy", "steps",
+    "--eval_strategy", "no", "--load_best_model_at_end", "false", "--max_batch_seconds", "16", "--report_to", "none",
+    "--dataloader_num_workers", "1", "--disable_tqdm", "true", "--freeze_encoder_updates", "2",
 ]  # fmt: skip
 
 

@@ -128,7 +128,8 @@ class CTCCollator:
     """Decode and pad rows, in the data-loader workers.
 
     A clip that cannot be read becomes a second of silence without labels, which counts nothing in the loss, and a line in
-    the quarantine file; the batch keeps its rows. An empty list gives one such row.
+    the quarantine file; the batch keeps its rows. An empty list gives one such row. A batch of which no clip can be read is
+    an error: then it is the disk.
 
     Args:
         processor: Feature extractor and tokenizer.
@@ -148,9 +149,16 @@ class CTCCollator:
         Returns:
             `input_values (B, S)` or `input_features (B, F, M)`, `attention_mask` where the model takes one, `labels (B, L)`
             padded with -100, `input_lengths (B,)` in samples or mel frames.
+
+        Raises:
+            OSError: None of four or more clips can be read.
         """
         rows = rows or [{"id": "", "audio": None, "labels": []}]
         loaded = [self._load(row) for row in rows]
+        if len(rows) >= 4 and all(waveform is None for waveform in loaded):
+            raise OSError(
+                f"none of the {len(rows)} clips of a batch can be read, such as {rows[0]['audio']['path']}; is the corpus still there?"
+            )
         labels = [[] if waveform is None else row["labels"] for row, waveform in zip(rows, loaded, strict=True)]
         waveforms = [np.zeros(SAMPLING_RATE, np.float32) if waveform is None else _long_enough(waveform) for waveform in loaded]
         batch = dict(self.feature_extractor(waveforms, sampling_rate=SAMPLING_RATE, padding=True, return_tensors="pt"))

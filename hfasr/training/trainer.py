@@ -113,7 +113,7 @@ class CTCTrainer(Trainer):
         if num_items_in_batch is None:
             loss = loss / (labels != PADDING).sum().clamp(min=1)
         else:
-            loss = loss / num_items_in_batch
+            loss = loss / torch.as_tensor(num_items_in_batch).clamp(min=1)  # 0 when no clip of the batch could be read
             if model.training and self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -166,6 +166,8 @@ class CTCTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the share of blank frames since the last log to the training logs."""
+        if not math.isfinite(logs.get("loss", 0.0)):
+            self._tr_loss.zero_()  # Trainer clears its sum by subtracting it from itself, after which a NaN would stay
         if "loss" in logs and isinstance(self._frames, torch.Tensor):
             logs["blank_rate"] = round(float(self._blank_frames / self._frames.clamp(min=1)), 4)
             self._blank_frames = self._frames = 0

@@ -1,0 +1,170 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerControl, TrainerState
+
+from hfasr.corpora import common_voice
+from hfasr.corpora.rows import add_target, decoded, plain, with_column
+from hfasr.decoding.greedy import collapse
+from hfasr.models.load import load_model
+from hfasr.text.phonemize import Phonemizer
+from hfasr.text.vocabulary import build_tokenizer
+from hfasr.training.arguments import CTCTrainingArguments
+from hfasr.training.callbacks import WatchLoss
+from hfasr.training.trainer import CTCTrainer, ctc_loss_sum, drop_unfit, tri_stage_scale
+
+
+@pytest.fixture(scope="module")
+def corpus(toy_release):
+    return add_target(common_voice(toy_release, splits=["train", "test"]), Phonemizer("ky", word_bars=False))
+
+
+def build(corpus, tmp_path, base="wav2vec2-tiny", **changes):
+    torch.manual_seed(0)
+    model, processor = load_model(base, build_tokenizer(corpus["train"]["target"]))
+    arguments = {
+        "max_batch_seconds": 20, "max_steps": 3, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "use_cpu": True,
+        "disable_tqdm": True, "learning_rate": 1e-3,
+    }  # fmt: skip
+    args = CTCTrainingArguments(output_dir=str(tmp_path), **(arguments | changes))
+    return CTCTrainer(model, args, processor, corpus["train"], corpus["test"])
+
+
+def test_loss_equals_the_sum_over_all_paths():
+    logits = torch.randn(1, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    probabilities = logits[0].softmax(-1)
+    for labels in ([0], [0, 2], [2, 2], [0, 0]):
+        paths = (path for path in itertools.product(range(3), repeat=4) if [token.id for token in collapse(path, blank=1)] == labels)
+        total = sum(math.prod(float(probabilities[frame, label]) for frame, label in enumerate(path)) for path in paths)
+        found = ctc_loss_sum(logits, torch.tensor([labels]), torch.tensor([4]), 1, zero_infinity=False)
+        assert float(found) == pytest.approx(-math.log(total), rel=1e-12)
+
+
+def test_rows_that_cannot_count_count_nothing():
+    logits = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels = torch.tensor([[1, 2, -100], [-100, -100, -100], [3, 3, 3], [4, -100, -100]])
+    frames = torch.tensor([6, 6, 4, 3])  # the third needs 5
+    loss = ctc_loss_sum(logits, labels, frames, 0, zero_infinity=True)
+    alone = sum(ctc_loss_sum(logits[row : row + 1], labels[row : row + 1], frames[row : row + 1], 0, zero_infinity=True) for row in (0, 3))
+    torch.testing.assert_close(loss, alone)
+    loss.backward()
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[1:3].any()
+    assert not logits.grad[3, 3:].any()  # past its end
+
+
+def test_an_update_without_labels_is_zero_and_not_nan(corpus, tmp_path):
+    trainer = build(corpus, tmp_path)
+    batch = trainer.data_collator([])
+    loss = trainer.training_step(trainer.model, batch, trainer._get_num_items_in_batch([batch], trainer.args.device))
+    assert float(loss) == 0.0
+    assert all(parameter.grad.isfinite().all() for parameter in trainer.model.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("base", ["unispeech-tiny", "quartznet-small"])
+def test_loss_equals_that_of_the_models_own_head(base):
+    tokenizer = build_tokenizer(["a b c d"])
+    model, processor = load_model(base, tokenizer, config_overrides={"ctc_loss_reduction": "sum"})
+    waveforms = [np.random.default_rng(n).standard_normal(16_000 + 5_000 * n).astype(np.float32) for n in range(3)]
+    batch = processor(waveforms, sampling_rate=16_000, padding=True, return_tensors="pt")
+    labels = torch.tensor([[2, 3, 4], [2, -100, -100], [5, 5, -100]])
+    output = model(**batch, labels=labels)
+    frames = model._get_feat_extract_output_lengths(batch["attention_mask"].sum(-1))
+    torch.testing.assert_close(ctc_loss_sum(output.logits, labels, frames, 0, zero_infinity=False), output.loss)
+
+
+def test_an_all_blank_model_yields_empty_text(corpus, tmp_path):
+    trainer = build(corpus, tmp_path)
+    trainer.model.lm_head.weight.data.zero_()
+    trainer.model.lm_head.bias.data[:] = torch.tensor([9.0] + [0.0] * (len(trainer.model.lm_head.bias) - 1))
+    assert trainer.evaluate()["eval_per"] == 1.0
+    assert trainer.transcribe(corpus["test"]) == [""] * len(corpus["test"])
+
+
+def test_transcripts_come_in_the_order_of_the_rows(corpus, tmp_path):
+    trainer = build(corpus, tmp_path, base="quartznet-small", max_steps=1)
+    trainer.model.eval()
+    together = trainer.transcribe(corpus["test"])
+    for number, row in enumerate(corpus["test"]):
+        inputs = trainer.processing_class(row["audio"]["array"], sampling_rate=16_000, return_tensors="pt")
+        with torch.no_grad():
+            ids = trainer.model(**inputs).logits.argmax(-1)
+        assert together[number] == trainer.processing_class.batch_decode(ids)[0]
+
+
+def test_a_frozen_start_trains_the_head_alone(corpus, tmp_path):
+    for updates, moves in ((3, False), (2, True)):
+        trainer = build(corpus, tmp_path, freeze_encoder_updates=updates)
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        trainer.train()
+        changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+        assert {"lm_head.weight", "lm_head.bias"} <= changed
+        assert any(".encoder." in name for name in changed) == moves
+        assert not any(".feature_extractor." in name for name in changed)
+
+
+def test_the_log_tells_the_blank_rate(corpus, tmp_path):
+    trainer = build(corpus, tmp_path)
+    trainer.train()
+    rates = [entry["blank_rate"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(rates) == 3
+    assert all(0 <= rate <= 1 for rate in rates)
+
+
+def test_rows_that_do_not_fit_are_dropped_and_listed(corpus, tmp_path):
+    trainer = build(corpus, tmp_path)
+    rows = plain(corpus["train"]).select(range(5))
+    targets = [rows[0]["target"], "", "n " * 999, rows[3]["target"], rows[4]["target"]]
+    trainer = CTCTrainer(
+        trainer.model, trainer.args, trainer.processing_class, decoded(with_column(rows, "target", targets, rows.features["target"]))
+    )
+    assert [item["id"] for item in trainer.dropped] == rows["id"][1:3]
+    assert trainer.dropped[0]["reason"] == "the target is empty"
+    assert "999 labels need 1997 frames" in trainer.dropped[1]["reason"]
+    assert len(trainer.train_dataset) == 3
+    with pytest.raises(ValueError, match="none of the 1 training rows"):
+        drop_unfit(
+            trainer._labelled(with_column(rows.select([1]), "target", [""], rows.features["target"])),
+            trainer.model,
+            trainer.processing_class,
+        )
+
+
+def test_tri_stage_is_fairseqs():
+    """Values of fairseq's tri_stage_lr_scheduler for 20,000 updates, phases 0.1, 0.4, 0.5, scales 0.01 and 0.05."""
+    scale = lambda update: tri_stage_scale(update, updates=20_000, shares=[0.1, 0.4, 0.5], final=0.05)
+    assert scale(0) == pytest.approx(0.01)
+    assert scale(1_000) == pytest.approx(0.505)
+    assert scale(2_000) == scale(9_999) == 1.0
+    assert scale(15_000) == pytest.approx(0.05**0.5)
+    assert scale(20_000) == pytest.approx(0.05)
+
+
+def test_a_loss_that_stays_nan_ends_training(tmp_path):
+    watch, args, state = WatchLoss(), CTCTrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerState()
+    watch.on_log(args, state, TrainerControl(), {"loss": math.nan})
+    watch.on_log(args, state, TrainerControl(), {"loss": 1.0})
+    for _ in range(2):
+        watch.on_log(args, state, TrainerControl(), {"loss": math.nan})
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        watch.on_log(args, state, TrainerControl(), {"loss": math.nan})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_batch_seconds": 0}, "max_batch_seconds is 0"),
+        ({"tri_stage": [0.5, 0.5]}, "three shares"),
+        ({"tri_stage": [0.1, 0.4, 0.5], "tri_stage_final_scale": 0}, "tri_stage_final_scale is 0"),
+        ({"freeze_encoder_updates": -1}, "freeze_encoder_updates is -1"),
+        ({"early_stopping_patience": 2}, "load_best_model_at_end"),
+        ({"per_device_train_batch_size": 3}, "max_batch_seconds"),
+        ({"label_smoothing_factor": 0.1}, "no smoothed labels"),
+    ],
+)
+def test_wrong_arguments(values, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        CTCTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **values)

@@ -1,10 +1,11 @@
 """Audio in any form to 16 kHz mono float32, and back to a file.
 
-Decoding is libsndfile's (WAV, FLAC, MP3, OGG Vorbis, Opus), resampling torchaudio's. Files are read whole and opened by
+Decoding is libsndfile's (WAV, FLAC, MP3, OGG Vorbis, Opus), resampling torchaudio's, or an FFT's at odd rates. Files are read whole and opened by
 content, so a wrong extension does not matter, and a file cut short is refused rather than silently shortened.
 """
 
 import io
+import math
 import os
 import re
 from functools import lru_cache
@@ -19,6 +20,8 @@ SAMPLING_RATE = 16_000
 # WAV writers that stream leave the data size open with one of these.
 _OPEN_WAV_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF - 36)
 
+# torchaudio's kernel grows with the square of the reduced rates: 44.1 kHz is 441 to 160, but 44,099 Hz would take gigabytes.
+_KERNEL_LIMIT = 1000
 
 _IN_ARCHIVE = re.compile(r"(?P<archive>.+)::(?P<member>.+)@(?P<offset>\d+)\+(?P<size>\d+)")
 
@@ -42,6 +45,7 @@ def load_audio(source: str | os.PathLike | bytes | BinaryIO | np.ndarray | dict,
     Raises:
         FileNotFoundError: The path does not exist.
         AudioError: Empty, cut short, not audio, or with NaN or infinite samples. It is a ValueError.
+        ValueError: The sampling rate is not positive.
         TypeError: `source` is none of the above.
     """
     waveform, rate, name = _decode(source, sampling_rate)
@@ -50,18 +54,29 @@ def load_audio(source: str | os.PathLike | bytes | BinaryIO | np.ndarray | dict,
     return resample(waveform, rate)
 
 
-def audio_duration(source: str | os.PathLike | bytes | dict) -> float:
-    """Read the duration in seconds from a file's header, without decoding.
+def audio_duration(source: str | os.PathLike | bytes | BinaryIO | dict) -> float:
+    """Read the duration in seconds from a file's header, without decoding; of an array dict, from its length.
 
     Raises:
         FileNotFoundError: The path does not exist.
         AudioError: Empty or not audio.
+        ValueError: The sampling rate of an array is not positive.
+        TypeError: `source` is none of the above.
     """
     if isinstance(source, dict):
-        source = source["bytes"] if source.get("bytes") is not None else source["path"]
+        if source.get("array") is not None:
+            waveform, rate, _ = _decode_array(source)
+            return len(waveform) / _positive(rate)
+        source = _encoded(source)
     name = _name(source)
-    if isinstance(source, bytes) or _IN_ARCHIVE.fullmatch(name):
-        file = io.BytesIO(source if isinstance(source, bytes) else _read(source))
+    if isinstance(source, bytes | bytearray | memoryview):
+        file = io.BytesIO(source)
+    elif hasattr(source, "read"):
+        file = io.BytesIO(_read_file(source))
+    elif not isinstance(source, str | os.PathLike):
+        raise TypeError(f"cannot tell the duration of {type(source).__name__}; give a path, bytes, a binary file or an audio dict")
+    elif _IN_ARCHIVE.fullmatch(name):
+        file = io.BytesIO(_read(source))
     elif not Path(source).is_file():
         raise FileNotFoundError(f"{name}: no such audio file")
     else:
@@ -95,9 +110,17 @@ def archive_of(path: str | os.PathLike) -> Path:
 
 
 def resample(waveform: np.ndarray, from_hz: int, to_hz: int = SAMPLING_RATE) -> np.ndarray:
-    """Resample a waveform `(samples,)` with torchaudio's sinc interpolation; the kernel is kept per pair of rates."""
-    if from_hz == to_hz:
+    """Resample a waveform `(samples,)` with torchaudio's sinc interpolation; the kernel is kept per pair of rates.
+
+    Pairs of rates with a small common divisor, whose kernel would not fit in memory, go through an FFT.
+
+    Raises:
+        ValueError: A rate is not positive.
+    """
+    if _positive(from_hz) == _positive(to_hz):
         return waveform
+    if max(from_hz, to_hz) > _KERNEL_LIMIT * math.gcd(from_hz, to_hz):
+        return _resample_by_fft(waveform, from_hz, to_hz)
     import torch
 
     with torch.inference_mode():
@@ -139,22 +162,37 @@ def write_audio(
         raise ValueError(f"cannot write {format} at {sampling_rate} Hz: {error}") from None
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _resampler(from_hz: int, to_hz: int):
     import torchaudio
 
     return torchaudio.transforms.Resample(from_hz, to_hz)
 
 
+def _resample_by_fft(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    # zeros keep the end from leaking into the start; their number is the one for which the padded clip comes nearest to a
+    # whole number of new samples, so that the rate is right
+    lengths = len(waveform) + 1024 + np.arange(2**16)
+    rests = lengths * to_hz % from_hz
+    length = int(lengths[np.argmin(np.minimum(rests, from_hz - rests))])
+    new_length = max(round(length * to_hz / from_hz), 1)
+    resampled = np.fft.irfft(np.fft.rfft(waveform, length), new_length) * (new_length / length)
+    return resampled[: math.ceil(len(waveform) * to_hz / from_hz)].astype(np.float32)
+
+
+def _positive(rate: int) -> int:
+    if rate <= 0:
+        raise ValueError(f"a sampling rate of {rate} Hz is not possible; give the samples per second, such as {SAMPLING_RATE}")
+    return rate
+
+
 def _decode(source: Any, sampling_rate: int) -> tuple[np.ndarray, int, str]:
     """Return (mono float32 `(samples,)`, rate in Hz, a name for messages)."""
     if isinstance(source, dict):
         if source.get("array") is not None:
-            return _mono_array(np.asarray(source["array"]), "array"), int(source["sampling_rate"]), "array"
-        encoded, path = source.get("bytes"), source.get("path")
-        if encoded is None and path is None:
-            raise TypeError(f"an audio dict needs 'array', 'bytes' or 'path', found keys {', '.join(source)}")
-        return _decode_bytes(encoded if encoded is not None else _read(path), str(path) if path else "<bytes>")
+            return _decode_array(source)
+        encoded, path = _encoded(source), source.get("path")
+        return _decode_bytes(encoded if source.get("bytes") is not None else _read(path), str(path) if path else "<bytes>")
     if isinstance(source, str | os.PathLike):
         return _decode_bytes(_read(source), os.fspath(source))
     if isinstance(source, bytes | bytearray | memoryview):
@@ -162,8 +200,29 @@ def _decode(source: Any, sampling_rate: int) -> tuple[np.ndarray, int, str]:
     if isinstance(source, np.ndarray):
         return _mono_array(source, "array"), sampling_rate, "array"
     if hasattr(source, "read"):
-        return _decode_bytes(source.read(), _name(source))
+        return _decode_bytes(_read_file(source), _name(source))
     raise TypeError(f"cannot load audio from {type(source).__name__}; give a path, bytes, a binary file, a NumPy array or an audio dict")
+
+
+def _decode_array(audio: dict) -> tuple[np.ndarray, int, str]:
+    if audio.get("sampling_rate") is None:
+        raise TypeError(f"an audio dict with 'array' needs 'sampling_rate' too, found keys {', '.join(audio)}")
+    return _mono_array(np.asarray(audio["array"]), "array"), int(audio["sampling_rate"]), "array"
+
+
+def _encoded(audio: dict) -> bytes | str | os.PathLike:
+    """Return the bytes of an audio dict without an array, or its path."""
+    source = audio["bytes"] if audio.get("bytes") is not None else audio.get("path")
+    if source is None:
+        raise TypeError(f"an audio dict needs 'array', 'bytes' or 'path' with a value, found keys {', '.join(audio)}")
+    return source
+
+
+def _read_file(file: BinaryIO) -> bytes:
+    data = b"" if isinstance(file, io.TextIOBase) else file.read()
+    if isinstance(file, io.TextIOBase) or isinstance(data, str):
+        raise TypeError(f"{_name(file)}: opened as text; open an audio file with mode 'rb'")
+    return data
 
 
 def _read(path: str | os.PathLike) -> bytes:

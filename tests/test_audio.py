@@ -71,6 +71,43 @@ def test_resampling_equals_torchaudio():
     np.testing.assert_allclose(resample(noise, 48_000), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [44_099, 15_999, 22_254, 11_027])
+def test_odd_rates_keep_the_tone_with_little_memory(rate):
+    waveform = resample(tone(rate, 2.0, hz=3_000), rate)
+    assert waveform.dtype == np.float32
+    assert len(waveform) == pytest.approx(32_000, abs=2)
+    expected = tone(16_000, 2.0, hz=3_000)[: len(waveform)]
+    np.testing.assert_allclose(waveform[500 : len(expected) - 500], expected[500:-500], atol=2e-3)
+    assert np.abs(resample(np.zeros(rate, np.float32), rate)).max() == 0
+    back = resample(tone(16_000, hz=3_000), 16_000, rate)
+    np.testing.assert_allclose(back[500:rate // 2], tone(rate, hz=3_000)[500 : rate // 2], atol=2e-3)
+
+
+def test_odd_rates_do_not_wrap_around():
+    click = np.zeros(44_099, np.float32)
+    click[-1] = 1
+    assert np.abs(resample(click, 44_099)[:8_000]).max() < 1e-3
+
+
+def test_short_clips_at_odd_rates():
+    for samples in (1, 2, 7):
+        assert len(resample(np.ones(samples, np.float32), 44_099)) == np.ceil(samples * 16_000 / 44_099)
+
+
+def test_duration_of_other_sources(tmp_path):
+    write_audio(tmp_path / "a.wav", tone(8_000, 2.5), 8_000)
+    with (tmp_path / "a.wav").open("rb") as file:
+        assert audio_duration(file) == 2.5
+    assert audio_duration({"path": None, "bytes": (tmp_path / "a.wav").read_bytes()}) == 2.5
+    assert audio_duration({"path": str(tmp_path / "a.wav")}) == 2.5
+    assert audio_duration({"array": tone(8_000, 2.5), "sampling_rate": 8_000}) == 2.5
+    assert audio_duration({"array": np.zeros((2, 8_000)), "sampling_rate": 8_000}) == 1
+    with pytest.raises(TypeError, match="needs 'array', 'bytes' or 'path'"):
+        audio_duration({"path": None})
+    with pytest.raises(TypeError, match="duration of int"):
+        audio_duration(3)
+
+
 def test_duration_comes_from_the_header(tmp_path):
     for ending, rate in (("wav", 8_000), ("flac", 16_000), ("mp3", 48_000), ("ogg", 16_000)):
         write_audio(tmp_path / f"a.{ending}", tone(rate, 2.5), rate)
@@ -101,7 +138,24 @@ def test_damaged_files_are_refused_by_name(tmp_path, name, data, message):
     assert "clip_17.mp3" in str(caught.value)
 
 
+@pytest.mark.parametrize("load", [load_audio, audio_duration])
+def test_wrong_rates_dicts_and_files(load, tmp_path):
+    for rate in (0, -16_000):
+        with pytest.raises(ValueError, match=f"sampling rate of {rate} Hz"):
+            load({"array": tone(16_000), "sampling_rate": rate})
+    for audio in ({"array": tone(16_000)}, {"array": tone(16_000), "sampling_rate": None}):
+        with pytest.raises(TypeError, match="needs 'sampling_rate' too"):
+            load(audio)
+    (tmp_path / "a.wav").write_text("RIFF")
+    with (tmp_path / "a.wav").open() as file, pytest.raises(TypeError, match=r"a\.wav: opened as text; .* 'rb'"):
+        load(file)
+    with pytest.raises(TypeError, match="opened as text"):
+        load(io.StringIO("RIFF"))
+
+
 def test_wrong_arguments():
+    with pytest.raises(ValueError, match="sampling rate of 0 Hz"):
+        load_audio(tone(16_000), sampling_rate=0)
     with pytest.raises(FileNotFoundError, match="nowhere.wav"):
         load_audio("nowhere.wav")
     with pytest.raises(TypeError, match="int"):

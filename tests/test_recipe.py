@@ -182,13 +182,53 @@ def test_wrong_input_is_one_sentence(toy_release, finished, tmp_path, capsys):
     new = ["--output_dir", tmp_path / "run", "--corpus", toy_release]
     assert "nowhere: no such corpus" in refused(capsys, *QUICK, "--output_dir", tmp_path / "run", "--corpus", "nowhere")
     assert "Is this a Common Voice release?" in refused(capsys, *QUICK, "--output_dir", tmp_path / "run", "--corpus", REPOSITORY / "hfasr")
-    assert "holds another run" in refused(capsys, *QUICK, "--corpus", toy_release, "--output_dir", finished)
+    assert "holds another run or model" in refused(capsys, *QUICK, "--corpus", toy_release, "--output_dir", finished)
     assert "max_batch_seconds is 2 but the longest row" in refused(capsys, *QUICK, *new, "--max_batch_seconds", "2")
     assert "no folder here" in refused(capsys, *new, "--base_model", "somewhere/nothing")
     assert "per_device_train_batch_size is 4" in refused(capsys, *QUICK, *new, "--per_device_train_batch_size", "4")
+    assert "mask_time, which a quartznet configuration does not know" in refused(capsys, *QUICK, *new, "--model_config", '{"mask_time": 1}')
     assert "add up to 1" in refused(capsys, *QUICK, *new, "--tri_stage", "0.5", "0.5", "0.5")
     assert "40" in refused(capsys, *QUICK, *new, "--min_seconds", "40", "--max_seconds", "50")
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_refused_run_does_not_block_its_folder(toy_release, tmp_path, capsys):
+    flags = [*QUICK, "--corpus", toy_release, "--output_dir", tmp_path / "run"]
+    assert "longest row" in refused(capsys, *flags, "--max_batch_seconds", "2")
+    assert "add up to 1" in refused(capsys, *flags, "--tri_stage", "1", "1", "1")
+    run(*flags)
+    assert (tmp_path / "run" / "results.json").is_file()
+
+
+def test_a_base_model_is_never_overwritten(toy_release, finished, tmp_path, capsys):
+    base = tmp_path / "base"
+    base.mkdir()
+    for name in ("config.json", "model.safetensors", "vocab.json", "tokenizer_config.json", "processor_config.json"):
+        shutil.copy(finished / name, base / name)
+    before = (base / "model.safetensors").read_bytes()
+    assert "another run or model" in refused(capsys, "--corpus", toy_release, "--base_model", base, "--output_dir", base)
+    assert (base / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_is_resumed_as_it_was(toy_release, finished, capsys):
+    before = (finished / "recipe.json").read_bytes()
+    flags = [*QUICK, "--corpus", toy_release, "--output_dir", finished, "--resume_from_checkpoint"]
+    assert "base_model quartznet-small" in refused(capsys, *flags, "--base_model", "quartznet-5x1")
+    assert "max_batch_seconds 40.0" in refused(capsys, *flags, "--max_batch_seconds", "30")
+    assert (finished / "recipe.json").read_bytes() == before
+
+
+def test_a_flag_wins_over_the_preset_of_the_same_purpose(toy_release, tmp_path):
+    recipe = load_recipe("ky_phoneme")
+    seen = []
+    pretrained = ["--base_model", "somewhere/pretrained", "--output_dir", str(tmp_path), "--use_cpu"]
+    for flags in ([], ["--num_train_epochs", "3"], ["--lr_scheduler_type=cosine", "--warmup-steps", "9"], ["--max_steps", "7"]):
+        run_recipe(seen.append, recipe.KyPhoneme, recipe.presets, [*pretrained, *flags])
+    stock, epochs, cosine, steps = seen
+    assert (stock.max_steps, stock.tri_stage) == (20_000, [0.1, 0.4, 0.5])
+    assert (epochs.max_steps, epochs.num_train_epochs, epochs.tri_stage) == (-1, 3, [0.1, 0.4, 0.5])
+    assert (cosine.tri_stage, cosine.lr_scheduler_type, cosine.warmup_steps, cosine.max_steps) == (None, "cosine", 9, 20_000)
+    assert steps.max_steps == 7
 
 
 def test_resuming_on_other_targets_is_refused(finished, tmp_path, capsys):

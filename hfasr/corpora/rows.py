@@ -6,6 +6,7 @@ asked for, while other columns are read without touching the audio.
 """
 
 import hashlib
+import io
 import json
 import logging
 import math
@@ -17,10 +18,12 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import soundfile
 from datasets import Audio, Dataset, DatasetDict, Features, Value
 from datasets.features.features import register_feature
 
-from hfasr.audio import SAMPLING_RATE, archive_of, load_audio
+from hfasr.audio import SAMPLING_RATE, archive_of, load_audio, write_audio
 from hfasr.cache import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -55,6 +58,25 @@ class Recording(Audio):
     def decode_example(self, value: dict, token_per_repo_id: dict | None = None) -> dict:
         """Decode one stored `{"path", "bytes"}`."""
         return {"path": value["path"], "array": load_audio(value), "sampling_rate": SAMPLING_RATE}
+
+    def encode_example(self, value: str | os.PathLike | bytes | np.ndarray | dict) -> dict:
+        """Return what is stored, `{"bytes", "path"}`; `.map` calls it for audio that its function has read.
+
+        Paths and bytes stay as they are. An array becomes a 16-bit WAV at 16 kHz, so a `map` that reads the audio, even
+        without changing it, writes all of it into its cache; do such work on `plain` rows where that is too much.
+        """
+        if isinstance(value, str | os.PathLike):
+            return {"bytes": None, "path": os.fspath(value)}
+        if isinstance(value, bytes | bytearray):
+            return {"bytes": bytes(value), "path": None}
+        path = value.get("path") if isinstance(value, dict) else None
+        if isinstance(value, dict) and value.get("array") is None:
+            if path is None and value.get("bytes") is None:
+                raise TypeError(f"an audio dict needs 'array', 'bytes' or 'path' with a value, found keys {', '.join(value)}")
+            return {"bytes": value.get("bytes"), "path": path}
+        file = io.BytesIO()
+        write_audio(file, load_audio(value), SAMPLING_RATE, format="WAV")
+        return {"bytes": file.getvalue(), "path": path}
 
 
 with warnings.catch_warnings(action="ignore"):  # it warns that it is experimental
@@ -95,7 +117,9 @@ def keep_durations(
 
     Raises:
         ValueError: The range is empty, or no row of a split lies in it.
+        TypeError: `corpus` is a single data set.
     """
+    _refuse_one_split(corpus, "keep_durations")
     if not 0 <= min_seconds < max_seconds:
         raise ValueError(f"durations from {min_seconds} to {max_seconds} s are an empty range; give 0 <= min_seconds < max_seconds")
     kept = DatasetDict()
@@ -120,7 +144,11 @@ def add_target(corpus: DatasetDict, to_target: Callable[[list[str]], list[str]])
     Args:
         corpus: Rows with `text`.
         to_target: A `Phonemizer`, a `Normalizer`, or any function from a list of texts to a list of targets.
+
+    Raises:
+        TypeError: `corpus` is a single data set.
     """
+    _refuse_one_split(corpus, "add_target")
     added = DatasetDict()
     for split, rows in plain(corpus).items():
         targets = to_target(list(rows["text"]))
@@ -132,7 +160,8 @@ def check_audio(corpus: DatasetDict, num_workers: int | None = None) -> tuple[Da
     """Decode every clip once; keep the good rows and tell what is wrong with the others.
 
     Good rows get the decoded `duration`. The verdicts are kept in the cache, by path, size and time of change, so a
-    second run over the same files decodes nothing; processes that start together wait for the first.
+    second run over the same files decodes nothing; processes that start together wait for the first. Those of a split in
+    which a clip failed for a reason that may pass, such as a read error or too little memory, are not kept.
 
     Args:
         corpus: Rows with `audio`.
@@ -143,7 +172,9 @@ def check_audio(corpus: DatasetDict, num_workers: int | None = None) -> tuple[Da
 
     Raises:
         ValueError: A split has no good row.
+        TypeError: `corpus` is a single data set.
     """
+    _refuse_one_split(corpus, "check_audio")
     good, quarantined = DatasetDict(), []
     for split, rows in plain(corpus).items():
         verdicts = _verdicts(rows, num_workers)
@@ -187,6 +218,11 @@ def write_jsonl(path: str | os.PathLike, records: Iterable[dict]) -> None:
     temporary.replace(path)
 
 
+def _refuse_one_split(corpus: DatasetDict, function: str) -> None:
+    if not isinstance(corpus, dict):
+        raise TypeError(f"{function} takes a DatasetDict of splits, found {type(corpus).__name__}; give DatasetDict(train=rows)")
+
+
 def _verdicts(rows: Dataset, num_workers: int | None) -> list[tuple[float, str]]:
     """Return (seconds, reason) for each row; the reason is empty for a good one."""
     from filelock import FileLock
@@ -197,12 +233,15 @@ def _verdicts(rows: Dataset, num_workers: int | None) -> list[tuple[float, str]]
     with FileLock(f"{path}.lock"):
         if path.is_file():
             return [tuple(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-        verdicts = _decode_all(rows, os.cpu_count() if num_workers is None else num_workers)
-        write_jsonl(path, verdicts)
+        found = _decode_all(rows, os.cpu_count() if num_workers is None else num_workers)
+        verdicts = [(seconds, reason) for seconds, reason, _ in found]
+        if all(lasting for _, _, lasting in found):
+            write_jsonl(path, verdicts)
     return verdicts
 
 
-def _decode_all(rows: Dataset, num_workers: int) -> list[tuple[float, str]]:
+def _decode_all(rows: Dataset, num_workers: int) -> list[tuple[float, str, bool]]:
+    """Return (seconds, reason, whether it will be the same next time) for each row."""
     from torch.utils.data import DataLoader
     from tqdm.auto import tqdm
 
@@ -224,23 +263,26 @@ class _Verdicts:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> tuple[float, str]:
+    def __getitem__(self, place: int) -> tuple[float, str, bool]:
+        audio = self.rows[place]["audio"]
         try:
-            waveform = load_audio(self.rows[place]["audio"])
-        except (ValueError, OSError) as error:
-            return 0.0, str(error)
+            waveform = load_audio(audio)
+        except (ValueError, FileNotFoundError) as error:
+            return 0.0, str(error), True
+        except Exception as error:  # a read error, too little memory, whatever a damaged header leads to: one clip ends no run
+            return 0.0, f"{audio['path']}: {type(error).__name__}: {error}", False
         if not waveform.any():
-            return 0.0, f"{self.rows[place]['audio']['path']}: silent, every sample is zero"
-        return len(waveform) / SAMPLING_RATE, ""
+            return 0.0, f"{audio['path']}: silent, every sample is zero", True
+        return len(waveform) / SAMPLING_RATE, "", True
 
 
 def _fingerprint(rows: Dataset) -> str:
-    digest = hashlib.sha256(b"2")
+    digest = hashlib.sha256(f"3 {soundfile.__libsndfile_version__}".encode())
     for audio in rows["audio"]:
         digest.update(str(audio["path"]).encode())
         if audio["bytes"] is not None:
             digest.update(hashlib.blake2b(audio["bytes"]).digest())
-        elif (file := archive_of(audio["path"])).is_file():
+        elif audio["path"] is not None and (file := archive_of(audio["path"])).is_file():
             status = file.stat()
             digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()[:32]

@@ -32,6 +32,8 @@ _GENERATED_FIELDS = (
 )
 # Chosen by name: the rest are paths, names of services and settings that do not change the model.
 _HYPER_PARAMETERS = (
+    "split_lists",
+    "validated_rest",
     "learning_rate",
     "lr_scheduler_type",
     "tri_stage",

@@ -300,5 +300,7 @@ def _embed_audio(row: dict) -> dict:
         write_audio(encoded, load_audio(row["audio"]), format="MP3")
     except (ValueError, TypeError, OSError) as error:
         # One bad clip must not cost the report; the page shows the reason in its place.
-        return {"audio_problem": f"No player, the audio could not be read: {error}"}
+        # The path goes: a page is sent to others. The log of the run and quarantine.jsonl have it.
+        reason = str(error).replace(str(row["audio"]), str(row["id"]))
+        return {"audio_problem": f"No player, the audio could not be read: {reason}"}
     return {"audio_base64": base64.b64encode(encoded.getvalue()).decode()}

@@ -29,6 +29,8 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING
 
+from hfasr.text.vocabulary import check_target_record
+
 from .mel import MelFeatureExtractor
 from .quartznet import QuartzNetConfig
 
@@ -84,15 +86,16 @@ def load_model(
     Raises:
         FileNotFoundError: a folder that is not there or holds no checkpoint.
         OSError: a Hub name that the Hub does not give.
-        ValueError: no CTC family, an unknown configuration field, a tokenizer that is missing or does not fit.
+        ValueError: no CTC family, an unknown configuration field, a tokenizer that is missing or does not fit, or whose phonemes
+            another version of espeak-ng made.
     """
+    config = model_config(name, trust_remote_code=trust_remote_code)
+    _override(config, config_overrides or {})
     if isinstance(name, PreTrainedConfig) or str(name) in BUILT_IN:
-        config = copy.deepcopy(name) if isinstance(name, PreTrainedConfig) else BUILT_IN[str(name)]()
-        _override(config, config_overrides or {})
         return _new_model(config, tokenizer, trust_remote_code)
     name = str(name)
-    config = _load_config(name, trust_remote_code)
-    _override(config, config_overrides or {})
+    if tokenizer is not None and config.vocab_size is None:
+        config.vocab_size = len(tokenizer)  # pre-trained without a head, such as w2v-BERT
     # float32 whatever the file holds: mixed precision needs full-precision weights to update
     model, report = AutoModelForCTC.from_pretrained(
         name, config=config, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
@@ -102,9 +105,22 @@ def load_model(
         tokenizer = _own_tokenizer(name, model.config, has_head, trust_remote_code)
     else:
         old_tokenizer = _old_tokenizer(name, trust_remote_code) if has_head else None
+        if old_tokenizer is not None:
+            _check_targets(old_tokenizer, tokenizer)
         fit_head(model, tokenizer, old_tokenizer)
     extractor = _load_feature_extractor(name, model.config, trust_remote_code)
     return model.eval(), _build_processor(model.config, extractor, tokenizer)
+
+
+def model_config(name: str | Path | PreTrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """Return the configuration of what `load_model` would load, without the weights.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: As `load_model`.
+    """
+    if isinstance(name, PreTrainedConfig):
+        return copy.deepcopy(name)
+    return BUILT_IN[str(name)]() if str(name) in BUILT_IN else _load_config(str(name), trust_remote_code)
 
 
 def fit_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, old_tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
@@ -261,6 +277,13 @@ def _old_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBas
     except (OSError, TypeError, ValueError) as error:
         logger.warning("%s has a CTC head but no tokenizer that names its symbols (%s): no row of the head is kept", name, error)
         return None
+
+
+def _check_targets(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> None:
+    """Refuse equal symbols that mean something else: those of one voice in two versions of espeak-ng."""
+    stored, record = (tokenizer.init_kwargs.get("hfasr") or {} for tokenizer in (old, new))
+    if stored.get("voice") is not None and stored["voice"] == record.get("voice"):
+        check_target_record(stored, record, same_rows=False)
 
 
 def _own_tokenizer(name: str, config: PreTrainedConfig, has_head: bool, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -1,5 +1,6 @@
 """The numbers of a training run: Transformers' own, with CTC's added and a few defaults changed."""
 
+import json
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,9 @@ _REPLACED = {
     "auto_find_batch_size": (False, "give --max_batch_seconds"),
     "dataloader_drop_last": (False, "every row is trained on once an epoch"),
     "label_smoothing_factor": (0.0, "CTC has no smoothed labels"),
+    "remove_unused_columns": (False, "the collator reads columns that no model names"),
+    "prediction_loss_only": (False, "evaluation counts errors too"),
+    "eval_do_concat_batches": (True, "evaluation scores all rows together"),
     "hub_strategy": ("end", "the run folder is pushed once, with report and card"),
 }
 
@@ -44,6 +48,10 @@ class CTCTrainingArguments(TrainingArguments):
     tri_stage_final_scale: float = field(default=0.05, metadata={"help": "Last learning rate over the peak, for tri_stage."})
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after this many evaluations without a better metric_for_best_model; 0 goes on to the end."}
+    )
+    model_config: str = field(
+        default="{}",
+        metadata={"help": """Fields of the model's configuration to change, as JSON: '{"mask_time_prob": 0.5, "layerdrop": 0.0}'."""},
     )
     cpu_threads: int = field(
         default=0, metadata={"help": "Threads of each process when training on a CPU; 0 shares the cores. (accelerate launch sets 1.)"}
@@ -83,8 +91,20 @@ class CTCTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {getattr(self, name)}; it counts from 0 up")
         if self.early_stopping_patience and not (self.load_best_model_at_end and self.metric_for_best_model):
             raise ValueError("early_stopping_patience needs --load_best_model_at_end and --metric_for_best_model to say what better means")
+        self.config_overrides  # noqa: B018 (raises for what is no JSON object)
         if self.tri_stage is not None:
             if len(self.tri_stage) != 3 or min(self.tri_stage) < 0 or abs(sum(self.tri_stage) - 1) > 1e-6:
                 raise ValueError(f"tri_stage is {self.tri_stage}; give three shares that add up to 1, such as 0.1 0.4 0.5")
             if not 0 < self.tri_stage_final_scale <= 1:
                 raise ValueError(f"tri_stage_final_scale is {self.tri_stage_final_scale}; give a share above 0, at most 1")
+
+    @property
+    def config_overrides(self) -> dict:
+        """`model_config` as a dict, for `load_model`."""
+        try:
+            fields = json.loads(self.model_config)
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            raise ValueError(f"model_config is {self.model_config!r}; give a JSON object such as '{{\"mask_time_prob\": 0.5}}'")
+        return fields

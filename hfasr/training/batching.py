@@ -21,6 +21,16 @@ PADDING = -100
 _SPREAD = 0.04
 
 
+def check_budget(durations: Sequence[float], max_batch_seconds: float) -> None:
+    """Raise ValueError when a row is longer than a batch may be; a duration that is not known yet (NaN) passes."""
+    longest = max((seconds for seconds in durations if seconds == seconds), default=0.0)
+    if longest > max_batch_seconds:
+        raise ValueError(
+            f"max_batch_seconds is {max_batch_seconds:g} but the longest row lasts {longest:.1f} s; "
+            "raise the budget or filter with a smaller max_seconds"
+        )
+
+
 class DurationBatchSampler(Sampler[list[int]]):
     """Batches of at most `max_batch_seconds`, the padding included, for one of several processes.
 
@@ -49,11 +59,7 @@ class DurationBatchSampler(Sampler[list[int]]):
             raise ValueError("there are no rows to train on")
         if not (np.isfinite(durations) & (durations > 0)).all():
             raise ValueError(f"row {int(np.argmin(np.nan_to_num(durations) > 0))} has no known duration; run check_audio first")
-        if durations.max() > max_batch_seconds:
-            raise ValueError(
-                f"max_batch_seconds is {max_batch_seconds:g} but the longest row lasts {durations.max():.1f} s; "
-                "raise the budget or filter with a smaller max_seconds"
-            )
+        check_budget(durations, max_batch_seconds)
         self.durations, self.max_batch_seconds = durations, max_batch_seconds
         self.num_processes, self.process_index, self.seed, self.epoch = num_processes, process_index, seed, 0
         self._sorted = np.argsort(durations, kind="stable")

@@ -3,6 +3,7 @@
 import logging
 import math
 import signal
+import threading
 
 import torch
 from torch import nn
@@ -56,8 +57,9 @@ class StopOnSignal(TrainerCallback):
         self._group = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._handlers[number] = signal.signal(number, self._receive)
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._handlers[number] = signal.signal(number, self._receive)
         if args.world_size > 1 and self._group is None:
             # on the host: asking the devices every step would make them wait for each other
             self._group = torch.distributed.new_group(backend="gloo")
@@ -75,9 +77,11 @@ class StopOnSignal(TrainerCallback):
             control.should_evaluate = False
             control.should_save = False
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def restore(self) -> None:
+        """Give the signals back to who had them; the trainer calls it when training ends, also by an error."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        self._handlers.clear()
 
     def _receive(self, number, frame):
         if self.received and number == signal.SIGINT:

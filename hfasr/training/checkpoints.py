@@ -62,8 +62,13 @@ def damage(folder: Path) -> str:
         except (SafetensorError, OSError) as error:
             return f"{path.name}: {error}"
     for path in [*folder.glob("*.pt"), *folder.glob("*.pth")]:
-        if not zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+        except (zipfile.BadZipFile, OSError):
             return f"{path.name} is cut short"
+        if broken:
+            return f"{path.name} is damaged ({broken})"
     sharded = any(folder.glob("global_step*")) or any(folder.glob("*_fsdp_*")) or any(folder.glob("optimizer_*"))
     if not sharded:
         for name in ("optimizer.pt", "scheduler.pt"):

@@ -32,6 +32,8 @@ from hfasr.training.trainer import CTCTrainer
 
 logger = logging.getLogger("hfasr.run")
 
+# The place in the data of a resumed run follows from the number of updates and these.
+_SAME_WHEN_RESUMED = ("max_batch_seconds", "gradient_accumulation_steps", "seed", "data_seed", "min_seconds", "max_seconds")
 _VERSIONS = ("hfasr", "torch", "torchaudio", "transformers", "accelerate", "datasets", "phonemizer", "espeakng-loader", "soundfile")
 
 
@@ -54,15 +56,32 @@ def run_recipe(
     try:
         if presets is not None:
             given = parser.parse_args(arguments)
-            parser.set_defaults(**presets(given))
+            parser.set_defaults(**_without_rivals(presets(given), _named(arguments, recipe_class)))
         (recipe,) = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
         main(recipe)
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("HFASR_TRACEBACK"):
             raise
-        if int(os.environ.get("RANK", "0")) == 0:
-            print(f"error: {error}\n(HFASR_TRACEBACK=1 shows where)", file=sys.stderr)
+        rank = int(os.environ.get("RANK", "0"))
+        where = f" on process {rank}" if rank else ""
+        print(f"error{where}: {error}\n(HFASR_TRACEBACK=1 shows where)", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _named(arguments: list[str], recipe_class: type) -> set[str]:
+    """Return the names of the fields that a command line sets."""
+    flags = {argument.partition("=")[0].lstrip("-").replace("-", "_") for argument in arguments if argument.startswith("--")}
+    return flags & {field.name for field in dataclasses.fields(recipe_class)}
+
+
+def _without_rivals(preset: dict, named: set[str]) -> dict:
+    """Drop the preset values that would silently win over a flag of the same purpose."""
+    rivals = {
+        "max_steps": {"num_train_epochs"},
+        "num_train_epochs": {"max_steps"},
+        "tri_stage": {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"},
+    }
+    return {name: value for name, value in preset.items() if not rivals.get(name, set()) & named}
 
 
 def start_run(recipe: CTCTrainingArguments) -> None:
@@ -72,9 +91,14 @@ def start_run(recipe: CTCTrainingArguments) -> None:
         ValueError: The folder holds a run and `resume_from_checkpoint` is not given, or a push cannot work.
     """
     folder = Path(recipe.output_dir)
-    holds = (folder / "recipe.json").exists() or any(folder.glob("checkpoint-*"))
-    if holds and not recipe.resume_from_checkpoint:
-        raise ValueError(f"{folder} holds another run; choose another --output_dir, or go on with it by --resume_from_checkpoint")
+    # recipe.json alone is left by a run that was refused or stopped before its first checkpoint
+    holds = any((folder / name).exists() for name in ("config.json", "results.json")) or any(folder.glob("checkpoint-*"))
+    ours = (folder / "recipe.json").exists()
+    if holds and not (ours and recipe.resume_from_checkpoint):
+        raise ValueError(
+            f"{folder} holds another run or model; choose another --output_dir"
+            + (", or go on with it by --resume_from_checkpoint" if ours else "")
+        )
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir {folder} is a file; give a folder")
     resume_folder(folder, recipe.resume_from_checkpoint)  # a wrong checkpoint is told now, not after the corpus was read
@@ -106,35 +130,48 @@ def record_run(
     """
     recipe, folder = trainer.args, Path(trainer.args.output_dir)
     targets = trainer.processing_class.tokenizer.init_kwargs["hfasr"]
+    content = {
+        "recipe": name,
+        "language": language,
+        "unit": trainer.unit,
+        "corpus": {
+            "name": getattr(recipe, "corpus", ""),
+            "splits": row_tools.describe(DatasetDict({**corpus, "train": trainer.train_dataset})),
+            "left_out": len(quarantined) + len(trainer.dropped),
+        },
+        "base_model": base_model,
+        "model_type": trainer.model.config.model_type,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "synthetic": synthetic,
+        "targets": targets,
+        "arguments": _plain_arguments(recipe),
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in _VERSIONS}},
+        "git_commit": _git_commit(),
+        "hardware": _hardware(recipe),
+        "processes": recipe.world_size,
+    }
     before = folder / "recipe.json"
     if recipe.resume_from_checkpoint and before.is_file():
-        check_target_record(json.loads(before.read_text(encoding="utf-8")).get("targets"), targets, same_rows=True)
+        _check_same_run(folder, json.loads(before.read_text(encoding="utf-8")), content)
     if not recipe.should_save:
         return
     folder.mkdir(parents=True, exist_ok=True)
     row_tools.write_jsonl(folder / "quarantine.jsonl", quarantined + trainer.dropped)
-    _write_json(
-        folder / "recipe.json",
-        {
-            "recipe": name,
-            "language": language,
-            "unit": trainer.unit,
-            "corpus": {
-                "name": getattr(recipe, "corpus", ""),
-                "splits": row_tools.describe(corpus),
-                "left_out": len(quarantined) + len(trainer.dropped),
-            },
-            "base_model": base_model,
-            "model_type": trainer.model.config.model_type,
-            "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-            "synthetic": synthetic,
-            "targets": targets,
-            "arguments": _plain_arguments(recipe),
-            "versions": {"python": platform.python_version(), **{package: version(package) for package in _VERSIONS}},
-            "git_commit": _git_commit(),
-            "hardware": _hardware(recipe),
-        },
-    )
+    _write_json(before, content)
+
+
+def _check_same_run(folder: Path, before: dict, now: dict) -> None:
+    """Refuse to resume where the rows already trained on could not be told, or the weights would not fit."""
+    check_target_record(before.get("targets"), now["targets"], same_rows=True)
+    for name in ("base_model", "model_type", "parameters", "processes"):
+        if before.get(name) != now[name]:
+            raise ValueError(f"{folder} was trained with {name} {before.get(name)}, this command has {now[name]}; resume with the same")
+    for name in _SAME_WHEN_RESUMED:
+        if before["arguments"].get(name) != now["arguments"].get(name):
+            raise ValueError(
+                f"{folder} was trained with {name} {before['arguments'].get(name)}, this command has {now['arguments'].get(name)}; "
+                "it decides which rows come next. Resume with the same"
+            )
 
 
 def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: tuple[str, ...] = ("validation", "test")) -> dict:
@@ -197,7 +234,7 @@ def _utterances(split: str, rows, hypotheses: list[str]) -> list[dict]:
 def _details(folder: Path, results: dict) -> dict[str, str]:
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     train = recipe["corpus"]["splits"]["train"]
-    corpus = "embedded (synthetic speech)" if recipe["synthetic"] else Path(recipe["corpus"]["name"]).name
+    corpus = "embedded (synthetic speech)" if recipe["synthetic"] else public_name(recipe["corpus"]["name"])
     return {
         "Model": f"{recipe['model_type']}, {recipe['parameters'] / 1e6:.2f} M parameters, from {public_name(recipe['base_model'])}",
         "Corpus": f"{corpus}, {train['hours']:.2f} h of training speech in {train['utterances']} utterances, "

@@ -55,14 +55,22 @@ class CTCTrainer(Trainer):
         unit: str = "phoneme",
         **kwargs,
     ):
+        if (metric := args.metric_for_best_model) not in (None, "loss", "eval_loss", RATE_NAMES[unit], f"eval_{RATE_NAMES[unit]}"):
+            raise ValueError(f"metric_for_best_model is {metric!r}; evaluation of {unit}s gives {RATE_NAMES[unit]} and loss")
         self.unit, self.dropped = unit, []
         self._processor = processor
         if train_dataset is not None:
             train_dataset, self.dropped = drop_unfit(self._labelled(train_dataset), model, processor)
+            self._sampler(train_dataset, args)  # a budget that is too small is told now
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: self._by_duration(rows)[0] for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:
             eval_dataset = self._by_duration(eval_dataset)[0]
+        if args.freeze_encoder_updates and args.gradient_checkpointing:
+            raise ValueError(
+                "gradient_checkpointing computes the frozen encoder anew with gradients; leave out one of --gradient_checkpointing and "
+                "--freeze_encoder_updates"
+            )
         if args.freeze_feature_encoder:
             freeze_feature_encoder(model)
         super().__init__(
@@ -94,7 +102,10 @@ class CTCTrainer(Trainer):
             kwargs: Passed on to `transformers.Trainer.train`.
         """
         start = time.monotonic()
-        result = super().train(resume_from_checkpoint=resume_folder(self.args.output_dir, resume_from_checkpoint), **kwargs)
+        try:
+            result = super().train(resume_from_checkpoint=resume_folder(self.args.output_dir, resume_from_checkpoint), **kwargs)
+        finally:
+            self.stop_on_signal.restore()
         self.train_seconds = time.monotonic() - start
         if self.stop_on_signal.received:
             logger.warning("stopped at update %d; the same command with --resume_from_checkpoint goes on", self.state.global_step)
@@ -120,13 +131,7 @@ class CTCTrainer(Trainer):
 
     def get_train_dataloader(self):
         """Return batches of equal padded seconds for this process; every process has as many."""
-        sampler = DurationBatchSampler(
-            self.train_dataset["duration"],
-            self.args.max_batch_seconds,
-            num_processes=self.args.world_size,
-            process_index=self.args.process_index,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-        )
+        sampler = self._sampler(self.train_dataset, self.args)
         workers = self.args.dataloader_num_workers
         # Accelerate's loader, but our sampler serves one process already: its own sharding would shard it again.
         return DataLoaderShard(
@@ -189,6 +194,16 @@ class CTCTrainer(Trainer):
         for place, hypothesis in zip(order, hypotheses, strict=True):
             by_row[place] = hypothesis
         return by_row
+
+    @staticmethod
+    def _sampler(rows: Dataset, args: CTCTrainingArguments) -> DurationBatchSampler:
+        return DurationBatchSampler(
+            rows["duration"],
+            args.max_batch_seconds,
+            num_processes=args.world_size,
+            process_index=args.process_index,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+        )
 
     def _count_blanks(self, logits: torch.Tensor, frames: torch.Tensor) -> None:
         within = torch.arange(logits.shape[1], device=logits.device) < frames.to(logits.device)[:, None]

@@ -1,12 +1,15 @@
+import errno
+import io
 import math
 
 import numpy as np
 import pytest
+import soundfile
 from datasets import DatasetDict, load_from_disk
 
-from hfasr.audio import write_audio
+from hfasr.audio import load_audio, write_audio
 from hfasr.corpora import common_voice
-from hfasr.corpora.rows import add_target, build_rows, check_audio, decoded, describe, keep_durations, plain, shared_sentences
+from hfasr.corpora.rows import Recording, add_target, build_rows, check_audio, decoded, describe, keep_durations, plain, shared_sentences
 
 
 def rows(*texts: str, durations=None, paths=None):
@@ -42,6 +45,44 @@ def test_other_columns_are_read_without_the_audio(tmp_path):
         longer[0]
     longer.save_to_disk(tmp_path / "saved")
     assert list(load_from_disk(tmp_path / "saved")["text"]) == ["а!", "бб!"]
+
+
+def test_map_may_read_and_change_the_audio(toy_release):
+    train = decoded(common_voice(toy_release, splits=["train"]))["train"].select(range(3))
+    counted = train.map(lambda row: {"n": len(row["audio"]["array"])})
+    assert list(counted["n"]) == [len(train[place]["audio"]["array"]) for place in range(3)]
+    np.testing.assert_allclose(counted[1]["audio"]["array"], train[1]["audio"]["array"], atol=1 / 32768)
+    assert counted[1]["audio"]["path"] == train[1]["audio"]["path"]
+
+    def halve(row):
+        return {"audio": row["audio"] | {"array": row["audio"]["array"] / 2}}
+
+    for halved in (train.map(halve), train.map(lambda rows: {"audio": [halve({"audio": a})["audio"] for a in rows["audio"]]}, batched=True)):
+        np.testing.assert_allclose(halved[2]["audio"]["array"], train[2]["audio"]["array"] / 2, atol=1 / 32768)
+        assert plain(halved)[2]["audio"]["bytes"][:4] == b"RIFF"
+    assert list(train.filter(lambda row: len(row["audio"]["array"]) > 0)["id"]) == list(train["id"])
+
+
+def test_recording_stores_every_form_of_audio(tmp_path):
+    noise = (0.1 * np.random.default_rng(0).standard_normal(8_000)).astype(np.float32)
+    encode = Recording().encode_example
+    assert encode("a.mp3") == encode({"path": "a.mp3", "bytes": None}) == {"bytes": None, "path": "a.mp3"}
+    assert encode(tmp_path / "a.mp3")["path"] == str(tmp_path / "a.mp3")
+    assert encode(b"x") == {"bytes": b"x", "path": None}
+    assert encode({"path": "a.mp3", "bytes": b"x"}) == {"bytes": b"x", "path": "a.mp3"}
+    stored = encode({"path": "a.mp3", "array": noise, "sampling_rate": 8_000})
+    assert stored["path"] == "a.mp3"
+    assert soundfile.info(io.BytesIO(stored["bytes"])).subtype == "PCM_16"
+    assert len(load_audio(stored)) == 16_000
+    np.testing.assert_allclose(load_audio(encode(noise)), noise, atol=1 / 32768)
+    with pytest.raises(TypeError, match="'array', 'bytes' or 'path'"):
+        encode({"path": None, "bytes": None})
+
+
+@pytest.mark.parametrize("call", [keep_durations, check_audio, lambda corpus: add_target(corpus, list)])
+def test_a_single_split_is_refused(call):
+    with pytest.raises(TypeError, match=r"takes a DatasetDict of splits, found Dataset; give DatasetDict\(train=rows\)"):
+        call(rows("a"))
 
 
 def test_keep_durations(caplog):
@@ -80,6 +121,29 @@ def test_check_audio_reads_once_and_says_why(tmp_path, caplog):
     assert len(check_audio(corpus)[0]["train"]) == 2
     with pytest.raises(ValueError, match="none of the 1 clips of split 'test' can be used"):
         check_audio(DatasetDict(test=rows("a", paths=[str(tmp_path / "silent.wav")])))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError(), RuntimeError("bad header")])
+def test_a_passing_failure_is_not_remembered(tmp_path, monkeypatch, error):
+    for name in ("0.wav", "1.wav"):
+        write_audio(tmp_path / name, 0.1 * np.random.default_rng(0).standard_normal(8_000))
+    corpus = DatasetDict(train=rows("a", "b", paths=[str(tmp_path / "0.wav"), str(tmp_path / "1.wav")]))
+
+    def fail(audio):
+        if audio["path"].endswith("1.wav"):
+            raise error
+        return load_audio(audio)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hfasr.corpora.rows.load_audio", fail)
+        good, quarantined = check_audio(corpus, num_workers=0)
+    assert list(plain(good["train"])["id"]) == ["u0"]
+    assert "1.wav" in quarantined[0]["reason"]
+    assert type(error).__name__ in quarantined[0]["reason"]
+    good, quarantined = check_audio(corpus, num_workers=0)
+    assert (len(good["train"]), quarantined) == (2, [])
+    monkeypatch.setattr("hfasr.corpora.rows.load_audio", None)  # now they are remembered
+    assert len(check_audio(corpus, num_workers=0)[0]["train"]) == 2
 
 
 def test_shared_sentences_ignore_case_and_punctuation():

@@ -153,6 +153,17 @@ def test_a_loss_that_stays_nan_ends_training(tmp_path):
         watch.on_log(args, state, TrainerControl(), {"loss": math.nan})
 
 
+def test_phonemes_of_another_espeak_version_are_not_mixed_in(tmp_path):
+    made = {"voice": "ky", "espeak_version": "1.51"}
+    model, processor = load_model("wav2vec2-tiny", build_tokenizer(["a b"], record=made))
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"espeak_version '1\.51'"):
+        load_model(tmp_path, build_tokenizer(["a b c"], record=made | {"espeak_version": "1.52.0"}))
+    transferred, _ = load_model(tmp_path, build_tokenizer(["a b c"], record={"voice": "kk", "espeak_version": "1.52.0"}))
+    assert transferred.config.kept_symbols == ["<unk>", "a", "b"]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -163,6 +174,7 @@ def test_a_loss_that_stays_nan_ends_training(tmp_path):
         ({"early_stopping_patience": 2}, "load_best_model_at_end"),
         ({"per_device_train_batch_size": 3}, "max_batch_seconds"),
         ({"label_smoothing_factor": 0.1}, "no smoothed labels"),
+        ({"model_config": "layerdrop=0"}, "JSON object"),
     ],
 )
 def test_wrong_arguments(values, message, tmp_path):

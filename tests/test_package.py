@@ -1,0 +1,52 @@
+"""The public names, and that imports go down the layers."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hfasr
+
+PACKAGE = Path(hfasr.__file__).parent
+LAYERS = {"cache": 0, "audio": 1, "espeak": 1, "text": 2, "corpora": 3, "models": 3, "decoding": 4, "evaluation": 5, "training": 6}
+
+
+@pytest.mark.parametrize("name", hfasr.__all__)
+def test_every_public_name_loads(name):
+    assert getattr(hfasr, name) is not None
+    assert (getattr(hfasr, name).__doc__ or "").strip()
+
+
+def test_an_unknown_name_is_told():
+    with pytest.raises(AttributeError, match="public names are"):
+        hfasr.nothing  # noqa: B018
+
+
+def test_importing_costs_nothing():
+    code = "import sys, hfasr; print([name for name in ('torch', 'transformers', 'datasets', 'numpy') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def imported(path: Path) -> set[str]:
+    """Return the folders or modules of hfasr that a file imports from absolutely."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module] if node.module != "hfasr" else [f"hfasr.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("hfasr.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("**/*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_the_layers(path):
+    home = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if home == "__init__":
+        return
+    for name in imported(path):
+        assert LAYERS[name] < LAYERS[home] or name == home, f"{path} imports {name}"

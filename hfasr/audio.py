@@ -1,7 +1,7 @@
 """Audio in any form to 16 kHz mono float32, and back to a file.
 
-Decoding is libsndfile's (WAV, FLAC, MP3, OGG Vorbis, Opus), resampling torchaudio's, or an FFT's at odd rates. Files are read whole and opened by
-content, so a wrong extension does not matter, and a file cut short is refused rather than silently shortened.
+Decoding is libsndfile's (WAV, FLAC, MP3, OGG Vorbis, Opus), resampling torchaudio's, or an FFT's at odd rates. Files are read whole
+and opened by content, so a wrong extension does not matter, and a file cut short is refused rather than silently shortened.
 """
 
 import io

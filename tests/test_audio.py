@@ -80,7 +80,7 @@ def test_odd_rates_keep_the_tone_with_little_memory(rate):
     np.testing.assert_allclose(waveform[500 : len(expected) - 500], expected[500:-500], atol=2e-3)
     assert np.abs(resample(np.zeros(rate, np.float32), rate)).max() == 0
     back = resample(tone(16_000, hz=3_000), 16_000, rate)
-    np.testing.assert_allclose(back[500:rate // 2], tone(rate, hz=3_000)[500 : rate // 2], atol=2e-3)
+    np.testing.assert_allclose(back[500 : rate // 2], tone(rate, hz=3_000)[500 : rate // 2], atol=2e-3)
 
 
 def test_odd_rates_do_not_wrap_around():

@@ -4,12 +4,14 @@ A release holds `<lang>/{train,dev,test,validated,invalidated,other}.tsv`, `clip
 `clips/*.mp3`. Since October 2025 the Mozilla Data Collective offers it as an archive only.
 """
 
-import csv
 import logging
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from datasets import DatasetDict
@@ -25,17 +27,18 @@ _SPLITS = {"train": "train", "dev": "validation", "test": "test", "validated": "
 _TABLES = (*_SPLITS, "clip_durations")
 _ENOUGH = ("train", "validated")  # one of these makes a folder a release
 _NEEDED = ("path", "sentence")
+_DISJOINT = ("train", "validation", "test")
 _LIST_NAMES = {"train": "train", "val": "validation", "dev": "validation", "test": "test"}
 _LIST_ENDINGS = (".txt", ".text", ".lst", ".list")
 
 
 @dataclass(frozen=True)
 class _Release:
-    """What was found at a path: the tables' texts by name, and where each clip is, by file name."""
+    """What was found at a path: a reader of each table's text by name, and where each clip is, by file name."""
 
     path: Path
     clips_folder: str
-    tables: dict[str, str]
+    tables: dict[str, Callable[[], str]]
     clips: dict[str, str]
 
 
@@ -52,9 +55,8 @@ def common_voice(
     Args:
         path: The language's folder (`cv-corpus-25.0/ky`), the release folder above it, or the release's archive.
         language: Which language, when the path holds several.
-        splits: Which splits, by the names of the result; all when None.
-        validated_rest: Train on all of validated.tsv that is in neither dev nor test, instead of on train.tsv. Shared
-            sentences are counted in a warning.
+        splits: Which splits, by the names of the result; all when None. The tables of other splits are not read.
+        validated_rest: Train on all of validated.tsv that is in neither dev nor test, instead of on train.tsv.
         split_lists: Folder with lists of clip ids for training, validation and test (`train*.txt`, `val*` or `dev*`,
             `test*`; one id a line, or `id<TAB>text` as in UniSpeech's `.text` files, whose text is then the transcript).
             The splits are made of these clips, wherever the release keeps them.
@@ -62,7 +64,8 @@ def common_voice(
     Returns:
         Splits "train", "validation" (dev.tsv), "test", and "validated", "invalidated", "other" as far as the release has
         them; with `split_lists` only the listed ones. Rows as in `hfasr.corpora.rows`, audio decoded at 16 kHz on access.
-        A clip missing on disk stays in until `check_audio`.
+        A clip missing on disk stays in until `check_audio`. Rows of a table that do not have its columns are left out; they,
+        clips that stand twice in training, validation and test, and sentences they share are counted in warnings.
 
     Raises:
         FileNotFoundError: The path does not exist.
@@ -70,7 +73,8 @@ def common_voice(
             is there.
     """
     release = _open(Path(path), language)
-    tables = {_SPLITS[name]: _parse(release, name) for name in _SPLITS if name in release.tables}
+    needed = _needed(release, splits, validated_rest, split_lists is not None)
+    tables = {_SPLITS[name]: _parse(release, name) for name in needed}
     if split_lists is not None:
         if validated_rest:
             raise ValueError("validated_rest and split_lists both say what to train on; give one of them")
@@ -78,17 +82,21 @@ def common_voice(
     elif validated_rest:
         tables["train"] = _validated_rest(release, tables)
     if splits is not None:
-        tables = _chosen(release, tables, splits)
+        unread = [] if split_lists is not None else [_SPLITS[name] for name in _SPLITS if name in release.tables and name not in needed]
+        tables = _chosen(release, tables, splits, unread)
+    _warn_of_repeats(tables)
     durations = _durations(release)
     corpus = DatasetDict()
     for split, records in tables.items():
         if records:
             _check_clips(release, split, records)
             corpus[split] = row_tools.build_rows([_row(release, record, durations) for record in records])
-    if validated_rest:
-        for split, count in row_tools.shared_sentences(corpus).items():
-            if count and split in ("validation", "test"):
-                logger.warning("%d sentences of %s also stand in training (validated less dev and test)", count, split)
+    scored = DatasetDict({split: corpus[split] for split in _DISJOINT if split in corpus})
+    for split, count in row_tools.shared_sentences(scored).items():
+        if count:
+            logger.warning(
+                "%d sentences of %s also stand in training%s", count, split, " (validated less dev and test)" if validated_rest else ""
+            )
     return row_tools.decoded(corpus)
 
 
@@ -109,7 +117,7 @@ def _open_folder(path: Path, language: str | None) -> _Release:
     return _Release(
         path,
         str(clips),
-        {name: _text(file.read_bytes(), file) for name, file in tables.items()},
+        {name: partial(_read_text, file) for name, file in tables.items()},
         {name: str(clips / name) for name in names},
     )
 
@@ -127,7 +135,7 @@ def _open_archive(path: Path, language: str | None) -> _Release:
             clips.setdefault(str(name.parent.parent), {})[name.name] = where
     folders = {PurePosixPath(parent).name: parent for parent, names in tables.items() if set(_ENOUGH) & set(names)}
     parent = _one_language(folders, path, language, ", ".join(found) or "nothing")
-    texts = {name: _text(data, f"{path}:{parent}/{name}.tsv") for name, data in tables[parent].items()}
+    texts = {name: partial(_text, data, f"{path}:{parent}/{name}.tsv") for name, data in tables[parent].items()}
     return _Release(path, f"{path}::{parent}/clips", texts, clips.get(parent, {}))
 
 
@@ -145,6 +153,10 @@ def _one_language(folders: dict, path: Path, language: str | None, found: str):
     raise ValueError(f"{path} has {wanted}, found {', '.join(sorted(folders))}")
 
 
+def _read_text(path: Path) -> str:
+    return _text(path.read_bytes(), path)
+
+
 def _text(data: bytes, name: object) -> str:
     try:
         return data.decode("utf-8-sig")
@@ -153,28 +165,43 @@ def _text(data: bytes, name: object) -> str:
         raise ValueError(f"{name}, line {line}: not UTF-8 ({error.reason}); save the table as UTF-8") from None
 
 
-def _table(text: str) -> Iterator[dict[str, str]]:
-    # quotes are literal in these tables; a bare \r or U+2028 inside a sentence does not end its row
-    lines = (line.rstrip("\r") for line in text.split("\n") if line.strip())
-    return csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
+def _needed(release: _Release, splits: Collection[str] | None, validated_rest: bool, by_lists: bool) -> list[str]:
+    """Return the names of the tables to read: one that is empty or broken must not refuse the splits that do not use it."""
+    there = [name for name in _SPLITS if name in release.tables]
+    if by_lists:
+        return [name for name in there if release.tables[name]().strip()]
+    if splits is None:
+        return there
+    wanted = {name for name in there if _SPLITS[name] in splits}
+    if validated_rest:
+        wanted = wanted - {"train"} | {"validated", "dev", "test"}
+    return [name for name in there if name in wanted]
 
 
 def _parse(release: _Release, name: str) -> list[dict[str, str]]:
     where = f"{release.path}: {name}.tsv"
-    csv.field_size_limit(2**24)
-    reader = _table(release.tables[name])
-    header = reader.fieldnames or []
+    # quotes are literal in these tables; a bare \r or U+2028 inside a sentence does not end its row
+    lines = enumerate(release.tables[name]().split("\n"), start=1)
+    table = [(number, line.rstrip("\r").split("\t")) for number, line in lines if line.strip()]
+    header = table[0][1] if table else []
     for column in _NEEDED:
         if column not in header:
             raise ValueError(
                 f"{where} has no column {column!r}, found {', '.join(header) or 'an empty file'}. Is this a Common Voice release?"
             )
-    records = []
-    for record in reader:
+    records, torn = [], []
+    for number, fields in table[1:]:
+        if len(fields) != len(header):
+            torn.append(number)
+            continue
+        record = dict(zip(header, fields, strict=True))
         if record["path"]:
             # releases before 3.0 name the clips without their ending
             record["path"] += "" if PurePosixPath(record["path"]).suffix else ".mp3"
             records.append(record)
+    if torn:
+        message = "%s: %d rows do not have the %d columns of the header, first line %d; left out"
+        logger.warning(message, where, len(torn), len(header), torn[0])
     return records
 
 
@@ -185,12 +212,23 @@ def _validated_rest(release: _Release, tables: dict[str, list[dict]]) -> list[di
     return [record for record in tables["validated"] if record["path"] not in held_out]
 
 
-def _chosen(release: _Release, tables: dict[str, list[dict]], splits: Collection[str]) -> dict[str, list[dict]]:
+def _chosen(release: _Release, tables: dict[str, list[dict]], splits: Collection[str], unread: list[str]) -> dict[str, list[dict]]:
     for split in splits:
         if not tables.get(split):
-            found = ", ".join(f"{name} ({len(records)} rows)" for name, records in tables.items()) or "no table"
+            counts = [f"{name} ({len(records)} rows)" for name, records in tables.items()]
+            found = ", ".join(counts + [name for name in unread if name not in tables]) or "no table"
             raise ValueError(f"{release.path} has no rows for split {split!r}, found {found}")
     return {split: tables[split] for split in splits}
+
+
+def _warn_of_repeats(tables: dict[str, list[dict]]) -> None:
+    clips = {split: Counter(record["path"] for record in tables[split]) for split in _DISJOINT if split in tables}
+    for split, counts in clips.items():
+        if twice := sum(count > 1 for count in counts.values()):
+            logger.warning("%d clips stand twice in %s", twice, split)
+    for first, second in combinations(clips, 2):
+        if both := len(clips[first].keys() & clips[second].keys()):
+            logger.warning("%d clips of %s also stand in %s", both, second, first)
 
 
 def _by_lists(tables: dict[str, list[dict]], folder: Path) -> dict[str, list[dict]]:
@@ -231,7 +269,7 @@ def _durations(release: _Release) -> dict[str, float]:
     """Return clip name -> seconds from clip_durations.tsv, whose columns are the clip and `duration[ms]`."""
     if "clip_durations" not in release.tables:
         return {}
-    lines = (line.split("\t") for line in release.tables["clip_durations"].splitlines()[1:])
+    lines = (line.split("\t") for line in release.tables["clip_durations"]().splitlines()[1:])
     return {fields[0]: float(fields[1]) / 1000 for fields in lines if len(fields) >= 2 and fields[1].strip().isdigit()}
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import soundfile
 from datasets import Audio, Dataset, DatasetDict, Features, Value
 from datasets.features.features import register_feature
@@ -77,6 +78,13 @@ class Recording(Audio):
         file = io.BytesIO()
         write_audio(file, load_audio(value), SAMPLING_RATE, format="WAV")
         return {"bytes": file.getvalue(), "path": path}
+
+    def cast_storage(self, storage: pyarrow.Array) -> pyarrow.StructArray:
+        """Store a column as `{"bytes", "path"}`; arrays, as a function given to `.map` returns them, are encoded first."""
+        if pyarrow.types.is_struct(storage.type) and storage.type.get_field_index("array") >= 0:
+            values = storage.to_numpy(zero_copy_only=False)
+            storage = pyarrow.array([None if value is None else self.encode_example(value) for value in values], self.pa_type)
+        return super().cast_storage(storage)
 
 
 with warnings.catch_warnings(action="ignore"):  # it warns that it is experimental

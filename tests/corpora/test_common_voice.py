@@ -1,11 +1,15 @@
+import errno
+import gzip
 import io
 import logging
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hfasr.audio import write_audio
+from hfasr.cache import cache_folder
 from hfasr.corpora import common_voice
 from hfasr.corpora.rows import check_audio, plain
 
@@ -80,6 +84,74 @@ def test_validated_rest_warns_of_shared_sentences(release, caplog):
     assert list(plain(corpus["train"])["id"]) == [f"common_voice_ky_{n}" for n in (1, 2, 3, 7)]
     assert set(corpus) == {"train", "validation", "test"}
     assert "1 sentences of test also stand in training" in caplog.text
+
+
+THREE = ("train", "validation", "test")
+
+
+def row(number: int, text: str) -> str:
+    return f"s\tcommon_voice_ky_{number}.mp3\tid\t{text}\t2\t0\t\t\t\tky\n"
+
+
+def test_torn_rows_are_left_out_and_counted(release, caplog):
+    torn = row(2, "Ал\tкелди") + row(2, "Ал\nкелди") + row(3, "Ал\rкелди").replace("\n", "\r\n")
+    (release / "train.tsv").write_bytes((HEADER + row(1, "Ал") + torn).encode())
+    train = plain(common_voice(release, splits=["train"])["train"])
+    assert list(train["text"]) == ["Ал", "Ал\rкелди"]
+    assert list(train["accent"]) == [None, None]
+    assert "train.tsv: 3 rows do not have the 10 columns of the header, first line 3; left out" in caplog.text
+
+
+def test_tables_that_are_not_wanted_do_not_matter(release, tmp_path):
+    (release / "other.tsv").write_text("")
+    (release / "invalidated.tsv").write_bytes(b"a\tb\n\xc0\xeb")
+    for source in (release, pack(release, "a.tar", "w")):
+        assert set(common_voice(source, splits=THREE)) == set(THREE)
+        with pytest.raises(ValueError, match=r"no rows for split 'dev', found train, validation, test, validated, invalidated, other"):
+            common_voice(source, splits=["dev"])
+        with pytest.raises(ValueError, match=r"other\.tsv has no column 'path', found an empty file"):
+            common_voice(source, splits=["other"])
+    (release / "train.tsv").write_text("")
+    assert len(common_voice(release, splits=THREE, validated_rest=True)["train"]) == 4
+    (release / "invalidated.tsv").unlink()
+    (tmp_path / "lists").mkdir()
+    for name, number in (("train", 3), ("test", 5)):
+        (tmp_path / "lists" / f"{name}.txt").write_text(f"common_voice_ky_{number}\n")
+    assert set(common_voice(release, split_lists=tmp_path / "lists")) == {"train", "test"}
+
+
+def test_repeated_clips_and_sentences_are_counted(release, caplog):
+    common_voice(release)
+    assert "stand" not in caplog.text
+    (release / "train.tsv").write_text(HEADER + row(1, "а") + row(1, "а") + row(4, "б") + row(5, "в"), encoding="utf-8")
+    (release / "dev.tsv").write_text(HEADER + row(4, "Б!"), encoding="utf-8")
+    (release / "test.tsv").write_text(HEADER + row(4, "г") + row(5, "д") + row(6, "а"), encoding="utf-8")
+    common_voice(release)
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 clips stand twice in train", "1 clips of validation also stand in train", "2 clips of test also stand in train",
+        "1 clips of test also stand in validation", "1 sentences of validation also stand in training",
+        "1 sentences of test also stand in training",
+    ]  # fmt: skip
+
+
+def test_a_failed_copy_leaves_nothing_and_says_why(release, monkeypatch):
+    path = pack(release, "full.tar.gz", "w:gz")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hfasr.corpora.archives.shutil.copyfileobj", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*full-.*\.part") as caught:
+            common_voice(path)
+        assert caught.value.errno == errno.ENOSPC
+    packed = bytearray(gzip.compress(np.random.default_rng(0).integers(0, 99, 200_000).astype(np.uint8).tobytes()))
+    packed[10] = 7  # a block type that deflate does not have: zlib.error
+    broken = Path(path).with_name("broken.tar.gz")
+    broken.write_bytes(packed)
+    with pytest.raises(ValueError, match=r"broken\.tar\.gz: not a whole"):
+        common_voice(broken)
+    assert not list((cache_folder() / "archives").glob("*.part"))
 
 
 def test_split_lists(release, tmp_path, caplog):

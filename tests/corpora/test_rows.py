@@ -57,7 +57,10 @@ def test_map_may_read_and_change_the_audio(toy_release):
     def halve(row):
         return {"audio": row["audio"] | {"array": row["audio"]["array"] / 2}}
 
-    for halved in (train.map(halve), train.map(lambda rows: {"audio": [halve({"audio": a})["audio"] for a in rows["audio"]]}, batched=True)):
+    def halve_all(rows):
+        return {"audio": [halve({"audio": audio})["audio"] for audio in rows["audio"]]}
+
+    for halved in (train.map(halve), train.map(halve_all, batched=True)):
         np.testing.assert_allclose(halved[2]["audio"]["array"], train[2]["audio"]["array"] / 2, atol=1 / 32768)
         assert plain(halved)[2]["audio"]["bytes"][:4] == b"RIFF"
     assert list(train.filter(lambda row: len(row["audio"]["array"]) > 0)["id"]) == list(train["id"])

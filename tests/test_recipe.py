@@ -103,15 +103,15 @@ def test_a_fresh_process_gives_the_same_logits_and_text(finished, toy_release, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("base_model", "learning_rate"), [("unispeech-tiny", "2e-3"), ("wav2vec2-tiny", "5e-4")])
-def test_random_weights_overfit_eight_utterances(base_model, learning_rate, tmp_path):
+@pytest.mark.parametrize(("base_model", "learning_rate", "updates"), [("unispeech-tiny", "2e-3", "300"), ("wav2vec2-tiny", "5e-4", "400")])
+def test_random_weights_overfit_eight_utterances(base_model, learning_rate, updates, tmp_path):
     release = embedded("ky", seed=3, utterances={"train": 8})
     for split in ("dev", "test"):
         shutil.copy(release / "train.tsv", release / f"{split}.tsv")
     still = {"mask_time_prob": 0.0, "layerdrop": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0, "feat_proj_dropout": 0.0}
     run(
         "--base_model", base_model, "--corpus", release, "--output_dir", tmp_path / "run", "--report_to", "none", "--use_cpu",
-        "--max_steps", "400", "--max_batch_seconds", "100", "--learning_rate", learning_rate, "--lr_scheduler_type", "constant_with_warmup",
+        "--max_steps", updates, "--max_batch_seconds", "100", "--learning_rate", learning_rate, "--lr_scheduler_type", "constant_with_warmup",
         "--warmup_steps", "20", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false",
         "--disable_tqdm", "true", "--freeze_feature_encoder", "false", "--model_config", json.dumps(still),
     )  # fmt: skip

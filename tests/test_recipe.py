@@ -111,8 +111,10 @@ def test_random_weights_overfit_eight_utterances(base_model, learning_rate, upda
     still = {"mask_time_prob": 0.0, "layerdrop": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0, "feat_proj_dropout": 0.0}
     run(
         "--base_model", base_model, "--corpus", release, "--output_dir", tmp_path / "run", "--report_to", "none", "--use_cpu",
-        "--max_steps", updates, "--max_batch_seconds", "100", "--learning_rate", learning_rate, "--lr_scheduler_type", "constant_with_warmup",
-        "--warmup_steps", "20", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false",
+        "--max_steps", updates, "--max_batch_seconds", "100", "--learning_rate", learning_rate,
+        "--lr_scheduler_type", "constant_with_warmup",
+        "--warmup_steps", "20",
+        "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false",
         "--disable_tqdm", "true", "--freeze_feature_encoder", "false", "--model_config", json.dumps(still),
     )  # fmt: skip
     assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["per"] == 0.0

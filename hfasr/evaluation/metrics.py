@@ -1,26 +1,18 @@
 """Error rates of references and hypotheses, with edit counts per utterance and confidence intervals.
 
-`WER`, `CER`, `PER` and `PFER` are `evaluate.Metric` classes; they are imported on first use, because `import evaluate` takes seconds.
+The classes `WER`, `CER`, `PER` and `PFER` stand in `evaluate_metrics`, because `import evaluate` takes seconds.
 Letters in shapes: N utterances.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hfasr.evaluation.edits import align, check_pairs, confusions, count_errors, count_hits, count_tokens, pack_pairs
 from hfasr.evaluation.phonetic import feature_edits
 
-if TYPE_CHECKING:
-    from hfasr.evaluation.evaluate_metrics import CER, PER, PFER, WER
-
 __all__ = [
-    "CER",
-    "PER",
-    "PFER",
-    "WER",
     "PhoneticScore",
     "Score",
     "align",
@@ -217,11 +209,3 @@ def _evaluate_split(rows: list[dict], unit: str) -> dict:
 
 def _divide(errors: float, length: int) -> float:
     return errors / length if length else float(errors)
-
-
-def __getattr__(name: str):
-    if name in ("WER", "CER", "PER", "PFER"):
-        from hfasr.evaluation import evaluate_metrics
-
-        return getattr(evaluate_metrics, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ class Language:
     """How one language is written.
 
     Args:
-        letters: Its lower-case alphabet; empty means any letter of any script.
+        letters: Its lower-case alphabet; a look-alike is replaced only by a letter of it.
         look_alikes: `str.translate` table from Latin letters to the Cyrillic ones they are mistyped for, applied
             inside words that hold a Cyrillic letter.
         keep: Marks that belong to words, such as the apostrophe in English; kept between two letters only.
@@ -80,12 +80,6 @@ class Normalizer:
         if not self._rules.spaces:
             text = re.sub(r"(?<=[\u2e80-\u9fff\U00020000-\U0003ffff])\s+(?=[\u2e80-\u9fff\U00020000-\U0003ffff])", "", text)
         return " ".join(text.split())
-
-    def unknown_letters(self, text: str) -> set[str]:
-        """Return the letters of a normalized text that the language's alphabet lacks; empty where the table gives none."""
-        if not self._rules.letters:
-            return set()
-        return {char for char in text if char.isalpha() and char not in self._rules.letters}
 
     def _unmix(self, word: str) -> str:
         if not any("\u0400" <= char <= "\u052f" for char in word):

@@ -25,7 +25,7 @@ from hfasr.evaluation.card import public_name, write_card
 from hfasr.evaluation.hub import check_push, push_run
 from hfasr.evaluation.metrics import evaluate_predictions
 from hfasr.evaluation.report import write_report
-from hfasr.text.vocabulary import check_target_record
+from hfasr.text.vocabulary import check_target_record, missing_symbols
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.checkpoints import resume_folder
 from hfasr.training.trainer import CTCTrainer
@@ -52,6 +52,7 @@ def run_recipe(
         arguments: Command line; that of the process when None.
     """
     log_to_terminal()
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = HfArgumentParser(recipe_class, description=main.__doc__, allow_abbrev=False)
     try:
         if presets is not None:
@@ -59,7 +60,7 @@ def run_recipe(
             parser.set_defaults(**_without_rivals(presets(given), _named(arguments, recipe_class)))
         (recipe,) = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
         main(recipe)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("HFASR_TRACEBACK"):
             raise
         rank = int(os.environ.get("RANK", "0"))
@@ -144,6 +145,7 @@ def record_run(
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "synthetic": synthetic,
         "targets": targets,
+        "missing_symbols": _missing_symbols(trainer, corpus),
         "arguments": _plain_arguments(recipe),
         "versions": {"python": platform.python_version(), **{package: version(package) for package in _VERSIONS}},
         "git_commit": _git_commit(),
@@ -158,6 +160,16 @@ def record_run(
     folder.mkdir(parents=True, exist_ok=True)
     row_tools.write_jsonl(folder / "quarantine.jsonl", quarantined + trainer.dropped)
     _write_json(before, content)
+
+
+def _missing_symbols(trainer: CTCTrainer, corpus: DatasetDict) -> dict[str, dict[str, int]]:
+    """Count, by split, the symbols that training lacks and the model can therefore never get right."""
+    found = {}
+    for split, rows in corpus.items():
+        if missing := missing_symbols(rows["target"], trainer.processing_class.tokenizer, trainer.unit):
+            logger.warning("%s holds symbols that training lacks: %s", split, ", ".join(f"{symbol} ({n})" for symbol, n in missing.items()))
+            found[split] = dict(missing)
+    return found
 
 
 def _check_same_run(folder: Path, before: dict, now: dict) -> None:

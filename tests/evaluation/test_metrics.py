@@ -203,7 +203,7 @@ def test_results_by_split():
 def test_metrics_have_the_interface_of_evaluate():
     import evaluate
 
-    from hfasr.evaluation.metrics import CER, PER, PFER, WER
+    from hfasr.evaluation.evaluate_metrics import CER, PER, PFER, WER
 
     metric = PER()
     assert isinstance(metric, evaluate.Metric)

@@ -27,8 +27,6 @@ def test_decomposed_letters_are_composed():
     assert Normalizer("ky")("й") == "й"
 
 
-def test_unknown_letters_and_missing_text():
-    assert Normalizer("ky").unknown_letters("ал wifi һ") == {"w", "i", "f", "һ"}
-    assert Normalizer("xx").unknown_letters("anything") == set()
+def test_missing_text():
     with pytest.raises(TypeError, match="NoneType"):
         Normalizer("ky")(None)

@@ -76,6 +76,10 @@ class CTCTrainingArguments(TrainingArguments):
     greater_is_better: bool | None = field(default=False, metadata={"help": "All our metrics are error rates."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept: the best and the newest."})
     hub_strategy: HubStrategy | str = field(default="end", metadata={"help": "The run folder is pushed at the end."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=True,
+        metadata={"help": "LayerDrop and a frozen start leave parameters without gradients, also with gradient checkpointing."},
+    )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "Rows per evaluation batch and device."})
 
     def __post_init__(self):

@@ -41,6 +41,12 @@ def resume_folder(output_dir: str | os.PathLike, wanted: str | bool | None) -> s
     return None
 
 
+def trained_seconds(folder: str | os.PathLike) -> float:
+    """Return the seconds of training up to a checkpoint, as far as its log tells."""
+    state = json.loads(Path(folder, "trainer_state.json").read_text(encoding="utf-8"))
+    return max((entry.get("train_seconds", 0.0) for entry in state.get("log_history", ())), default=0.0)
+
+
 def damage(folder: Path) -> str:
     """Say what a checkpoint lacks, "" for a whole one.
 

@@ -23,7 +23,7 @@ from hfasr.models.load import encoder_of, freeze_feature_encoder, input_lengths,
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.batching import PADDING, CTCCollator, DurationBatchSampler
 from hfasr.training.callbacks import FreezeEncoder, StopOnSignal, WatchLoss
-from hfasr.training.checkpoints import resume_folder
+from hfasr.training.checkpoints import resume_folder, trained_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +66,6 @@ class CTCTrainer(Trainer):
             eval_dataset = {name: self._by_duration(rows)[0] for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:
             eval_dataset = self._by_duration(eval_dataset)[0]
-        if args.freeze_encoder_updates and args.gradient_checkpointing:
-            raise ValueError(
-                "gradient_checkpointing computes the frozen encoder anew with gradients; leave out one of --gradient_checkpointing and "
-                "--freeze_encoder_updates"
-            )
         if args.freeze_feature_encoder:
             freeze_feature_encoder(model)
         super().__init__(
@@ -85,6 +80,7 @@ class CTCTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = True  # compute_loss divides by num_items_in_batch
         self._blank_frames = self._frames = 0
+        self._start, self._seconds_before = time.monotonic(), 0.0
         self.stop_on_signal = StopOnSignal()
         self.add_callback(self.stop_on_signal)
         self.add_callback(WatchLoss())
@@ -101,12 +97,13 @@ class CTCTrainer(Trainer):
                 folder; with none there, training starts from the beginning.
             kwargs: Passed on to `transformers.Trainer.train`.
         """
-        start = time.monotonic()
+        folder = resume_folder(self.args.output_dir, resume_from_checkpoint)
+        self._start, self._seconds_before = time.monotonic(), trained_seconds(folder) if folder else 0.0
         try:
-            result = super().train(resume_from_checkpoint=resume_folder(self.args.output_dir, resume_from_checkpoint), **kwargs)
+            result = super().train(resume_from_checkpoint=folder, **kwargs)
         finally:
             self.stop_on_signal.restore()
-        self.train_seconds = time.monotonic() - start
+        self.train_seconds = self._seconds_so_far()
         if self.stop_on_signal.received:
             logger.warning("stopped at update %d; the same command with --resume_from_checkpoint goes on", self.state.global_step)
             raise SystemExit(128 + self.stop_on_signal.received)
@@ -170,12 +167,13 @@ class CTCTrainer(Trainer):
         """Do nothing: `finish_run` pushes the whole run folder at the end, and makes the repository then."""
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the share of blank frames since the last log to the training logs."""
+        """Add the share of blank frames since the last log, and the seconds of training, to the training logs."""
         if not math.isfinite(logs.get("loss", 0.0)):
             self._tr_loss.zero_()  # Trainer clears its sum by subtracting it from itself, after which a NaN would stay
         if "loss" in logs and isinstance(self._frames, torch.Tensor):
             logs["blank_rate"] = round(float(self._blank_frames / self._frames.clamp(min=1)), 4)
             self._blank_frames = self._frames = 0
+            logs["train_seconds"] = round(self._seconds_so_far(), 1)
         super().log(logs, start_time)
 
     def transcribe(self, rows: Dataset) -> list[str]:
@@ -204,6 +202,9 @@ class CTCTrainer(Trainer):
             process_index=args.process_index,
             seed=args.data_seed if args.data_seed is not None else args.seed,
         )
+
+    def _seconds_so_far(self) -> float:
+        return self._seconds_before + time.monotonic() - self._start
 
     def _count_blanks(self, logits: torch.Tensor, frames: torch.Tensor) -> None:
         within = torch.arange(logits.shape[1], device=logits.device) < frames.to(logits.device)[:, None]

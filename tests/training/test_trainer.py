@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 
 import numpy as np
@@ -112,6 +113,18 @@ def test_the_log_tells_the_blank_rate(corpus, tmp_path):
     rates = [entry["blank_rate"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(rates) == 3
     assert all(0 <= rate <= 1 for rate in rates)
+
+
+def test_seconds_of_training_add_up_over_a_resume(corpus, tmp_path):
+    trainer = build(corpus, tmp_path, save_strategy="steps", save_steps=2)
+    trainer.train()
+    state = tmp_path / "checkpoint-2" / "trainer_state.json"
+    content = json.loads(state.read_text())
+    content["log_history"][-1]["train_seconds"] = 1000.0
+    state.write_text(json.dumps(content))
+    resumed = build(corpus, tmp_path)
+    resumed.train(str(tmp_path / "checkpoint-2"))
+    assert 1000 < resumed.train_seconds < 1100
 
 
 def test_rows_that_do_not_fit_are_dropped_and_listed(corpus, tmp_path):

@@ -10,7 +10,18 @@ import pytest
 import hfasr
 
 PACKAGE = Path(hfasr.__file__).parent
-LAYERS = {"cache": 0, "audio": 1, "espeak": 1, "text": 2, "corpora": 3, "models": 3, "decoding": 4, "evaluation": 5, "training": 6}
+LAYERS = {
+    "cache": 0,
+    "files": 0,
+    "audio": 1,
+    "espeak": 1,
+    "text": 2,
+    "corpora": 3,
+    "models": 3,
+    "decoding": 4,
+    "evaluation": 5,
+    "training": 6,
+}
 
 
 @pytest.mark.parametrize("name", hfasr.__all__)

@@ -16,7 +16,6 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -26,6 +25,7 @@ from datasets.features.features import register_feature
 
 from hfasr.audio import SAMPLING_RATE, archive_of, load_audio, write_audio
 from hfasr.cache import cache_folder
+from hfasr.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -220,10 +220,8 @@ def describe(corpus: DatasetDict) -> dict[str, dict]:
 
 
 def write_jsonl(path: str | os.PathLike, records: Iterable[dict]) -> None:
-    """Write records as JSON lines, under a temporary name first."""
-    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
-    temporary.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
-    temporary.replace(path)
+    """Write records as JSON lines."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def _refuse_one_split(corpus: DatasetDict, function: str) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from hfasr.evaluation.metrics import RATE_NAMES
+from hfasr.files import write_text
 
 BEGIN = "<!-- hfasr:begin, written by hfasr; text outside these marks is kept -->"
 END = "<!-- hfasr:end -->"
@@ -115,9 +116,7 @@ def write_card(run_folder: str | os.PathLike, *, repo_id: str | None = None, lic
         body = _GENERATED_PART.sub(lambda match: generated, prose, count=1)
     else:
         body = generated + (f"\n{prose.lstrip()}" if prose.strip() else "")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(f"---\n{data.to_yaml()}\n---\n\n{body.lstrip()}", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, f"---\n{data.to_yaml()}\n---\n\n{body.lstrip()}")
     return path
 
 

@@ -18,6 +18,7 @@ from unicodedata import normalize
 from hfasr.audio import load_audio, write_audio
 from hfasr.evaluation.edits import WORD_BAR, align_tokens, split_tokens
 from hfasr.evaluation.metrics import confidence_interval, evaluate_predictions, known_seconds, score
+from hfasr.files import write_text
 from hfasr.text.phonetic_features import FEATURES, feature_vector, is_known, to_ipa
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -101,9 +102,7 @@ def write_report(
         analysed=len(analysed),
     )
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page)
     return path
 
 

@@ -48,11 +48,12 @@ class StopOnSignal(TrainerCallback):
     """On SIGTERM or SIGINT save a checkpoint after the step in hand and end training, on all processes at the same step.
 
     A cluster sends SIGTERM to the whole process group; a process that only its launcher told is told by the others. A
-    second SIGINT stops at once. Whether training ended so is `received`, the signal's number.
+    second SIGINT stops at once. Whether training ended so is `stopping`, the signal's number.
     """
 
     def __init__(self):
-        self.received = 0
+        self.received = 0  # by this process
+        self.stopping = 0  # agreed by all after a step: what they decide together may depend on nothing else
         self._handlers: dict[int, object] = {}
         self._group = None
 
@@ -65,22 +66,28 @@ class StopOnSignal(TrainerCallback):
             self._group = torch.distributed.new_group(backend="gloo")
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.stopping = self.received
         if self._group is not None:
             received = torch.tensor(self.received)
             torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX, group=self._group)
-            self.received = int(received)
-        if self.received:
+            self.stopping = int(received)
+        if self.stopping:
             control.should_save = control.should_training_stop = True
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        if self.received:  # no evaluation in the seconds a cluster leaves
+        if self.stopping:  # no evaluation in the seconds a cluster leaves
             control.should_evaluate = False
             control.should_save = False
 
     def restore(self) -> None:
-        """Give the signals back to who had them; the trainer calls it when training ends, also by an error."""
+        """Give the signals back to who had them; the trainer calls it when training ends, also by an error.
+
+        A signal that came too late to stop training is sent on to them.
+        """
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if self._handlers and self.received and not self.stopping:
+            signal.raise_signal(self.received)
         self._handlers.clear()
 
     def _receive(self, number, frame):

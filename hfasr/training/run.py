@@ -25,6 +25,7 @@ from hfasr.evaluation.card import public_name, write_card
 from hfasr.evaluation.hub import check_push, push_run
 from hfasr.evaluation.metrics import evaluate_predictions
 from hfasr.evaluation.report import write_report
+from hfasr.files import write_text
 from hfasr.text.vocabulary import check_target_record, missing_symbols
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.checkpoints import resume_folder
@@ -203,6 +204,8 @@ def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: tuple[str, ...]
     for split in splits:
         if split in corpus and len(corpus[split]):
             utterances += _utterances(split, corpus[split], trainer.transcribe(corpus[split]))
+    # a process that ends while another still waits for its last answer breaks the connection under it
+    trainer.accelerator.wait_for_everyone()
     if not recipe.should_save:
         return {}
     _deduplicate(folder / "quarantine.jsonl")
@@ -266,9 +269,7 @@ def _deduplicate(path: Path) -> None:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def _plain_arguments(recipe: CTCTrainingArguments) -> dict:

@@ -104,9 +104,9 @@ class CTCTrainer(Trainer):
         finally:
             self.stop_on_signal.restore()
         self.train_seconds = self._seconds_so_far()
-        if self.stop_on_signal.received:
+        if self.stop_on_signal.stopping:
             logger.warning("stopped at update %d; the same command with --resume_from_checkpoint goes on", self.state.global_step)
-            raise SystemExit(128 + self.stop_on_signal.received)
+            raise SystemExit(128 + self.stop_on_signal.stopping)
         return result
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

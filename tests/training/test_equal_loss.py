@@ -69,7 +69,10 @@ def test_one_batch_four_accumulated_and_two_processes(base, tmp_path):
 
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone", __file__]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([*command, base, release, str(tmp_path / "two")], check=True, env=environment, capture_output=True, timeout=200)
+    process = subprocess.run(
+        [*command, base, release, str(tmp_path / "two")], check=False, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert process.returncode == 0, process.stderr
     found = json.loads((tmp_path / "two" / "result.json").read_text())
     assert found["processes"] == 2
     assert found["loss"] == pytest.approx(loss, rel=1e-5)
@@ -83,3 +86,5 @@ if __name__ == "__main__":
         Path(output).mkdir(exist_ok=True)
         torch.save(gradient, f"{output}/gradient.pt")
         Path(output, "result.json").write_text(json.dumps({"loss": loss, "processes": processes}))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hfasr.models.load import load_model
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments
-from hfasr.training.callbacks import WatchLoss
+from hfasr.training.callbacks import StopOnSignal, WatchLoss
 from hfasr.training.trainer import CTCTrainer, ctc_loss_sum, drop_unfit, tri_stage_scale
 
 
@@ -154,6 +155,24 @@ def test_tri_stage_is_fairseqs():
     assert scale(2_000) == scale(9_999) == 1.0
     assert scale(15_000) == pytest.approx(0.05**0.5)
     assert scale(20_000) == pytest.approx(0.05)
+
+
+def test_a_signal_after_the_last_step_changes_no_common_decision_and_is_sent_on(tmp_path):
+    stop, args, state = StopOnSignal(), CTCTrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerState()
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        stop.on_train_begin(args, state, TrainerControl())
+        stop.on_step_end(args, state, TrainerControl())
+        signal.raise_signal(signal.SIGTERM)
+        control = TrainerControl(should_evaluate=True)
+        stop.on_epoch_end(args, state, control)
+        assert control.should_evaluate
+        assert not control.should_training_stop
+        stop.restore()
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_loss_that_stays_nan_ends_training(tmp_path):

@@ -8,13 +8,23 @@ from importlib.metadata import version
 
 __version__ = version("hfasr")
 
-# public name -> the module that holds it; a name that equals its module's last part is the module itself
+# public name -> the module that holds it; `corpora` is the module itself
 _HOMES = {
     "corpora": "hfasr.corpora",
     "load_audio": "hfasr.audio",
-    "keep_durations": "hfasr.corpora.rows",
-    "add_target": "hfasr.corpora.rows",
-    "describe": "hfasr.corpora.rows",
+    "keep_durations": "hfasr.corpora.filters",
+    "keep_rows": "hfasr.corpora.filters",
+    "check_audio": "hfasr.corpora.check",
+    "leaks": "hfasr.corpora.leaks",
+    "without_leaks": "hfasr.corpora.leaks",
+    "mix": "hfasr.corpora.splits",
+    "split_by_speaker": "hfasr.corpora.splits",
+    "add_target": "hfasr.corpora.targets",
+    "describe": "hfasr.corpora.inspection.summary",
+    "inspect": "hfasr.corpora.inspection.summary",
+    "write_explorer": "hfasr.corpora.inspection.explorer",
+    "prepare": "hfasr.corpora.preparation.prepare",
+    "stream_rows": "hfasr.corpora.reading.stream",
     "Normalizer": "hfasr.text.normalize",
     "Phonemizer": "hfasr.text.phonemize",
     "build_tokenizer": "hfasr.text.vocabulary",
@@ -38,7 +48,7 @@ def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'hfasr' has no attribute {name!r}; public names are {', '.join(__all__)}")
     module = import_module(_HOMES[name])
-    value = module if name == _HOMES[name].rpartition(".")[2] else getattr(module, name)
+    value = module if name == "corpora" else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -7,13 +7,14 @@ and opened by content, so a wrong extension does not matter, and a file cut shor
 import io
 import math
 import os
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
+
+from hfasr.paths import archived, read_bytes, segment_of, without_segment
 
 SAMPLING_RATE = 16_000
 
@@ -23,7 +24,8 @@ _OPEN_WAV_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF - 36)
 # torchaudio's kernel grows with the square of the reduced rates: 44.1 kHz is 441 to 160, but 44,099 Hz would take gigabytes.
 _KERNEL_LIMIT = 1000
 
-_IN_ARCHIVE = re.compile(r"(?P<archive>.+)::(?P<member>.+)@(?P<offset>\d+)\+(?P<size>\d+)")
+# How much earlier than announced a recording may end: manifests round their seconds.
+_SEGMENT_SLACK_SECONDS = 0.1
 
 
 class AudioError(ValueError):
@@ -34,7 +36,7 @@ def load_audio(source: str | os.PathLike | bytes | BinaryIO | np.ndarray | dict,
     """Load one utterance as a mono waveform at 16 kHz.
 
     Args:
-        source: Path (or `archive_path`), encoded bytes, binary file object, array, or a `datasets` audio dict
+        source: Path (or `archive_path`, or `segment_path`), encoded bytes, binary file object, array, or a `datasets` audio dict
             (`{"path", "bytes"}` or `{"array", "sampling_rate"}`). An array is `(samples,)` or two-dimensional with channels on
             the shorter axis, float in [-1, 1] or any signed integer type.
         sampling_rate: Rate in Hz of an array source; files and dicts carry their own.
@@ -44,7 +46,7 @@ def load_audio(source: str | os.PathLike | bytes | BinaryIO | np.ndarray | dict,
 
     Raises:
         FileNotFoundError: The path does not exist.
-        AudioError: Empty, cut short, not audio, or with NaN or infinite samples. It is a ValueError.
+        AudioError: Empty, cut short, not audio, shorter than its segment, or with NaN or infinite samples. It is a ValueError.
         ValueError: The sampling rate is not positive.
         TypeError: `source` is none of the above.
     """
@@ -67,20 +69,23 @@ def audio_duration(source: str | os.PathLike | bytes | BinaryIO | dict) -> float
         if source.get("array") is not None:
             waveform, rate, _ = _decode_array(source)
             return len(waveform) / _positive(rate)
-        source = _encoded(source)
-    name = _name(source)
+        return _encoded_duration(_encoded(source), _name(source.get("path") or source.get("bytes")))
+    return _encoded_duration(source, _name(source))
+
+
+def _encoded_duration(source: str | os.PathLike | bytes | BinaryIO, name: str) -> float:
     if isinstance(source, bytes | bytearray | memoryview):
         file = io.BytesIO(source)
     elif hasattr(source, "read"):
         file = io.BytesIO(_read_file(source))
     elif not isinstance(source, str | os.PathLike):
         raise TypeError(f"cannot tell the duration of {type(source).__name__}; give a path, bytes, a binary file or an audio dict")
-    elif _IN_ARCHIVE.fullmatch(name):
-        file = io.BytesIO(_read(source))
-    elif not Path(source).is_file():
+    elif archived(source):
+        file = io.BytesIO(read_bytes(source))
+    elif not os.path.isfile(path := without_segment(source)):
         raise FileNotFoundError(f"{name}: no such audio file")
     else:
-        file = open(source, "rb")  # noqa: SIM115 (closed below)
+        file = open(path, "rb")  # noqa: SIM115 (closed below)
     with file:
         try:
             info = soundfile.info(file)
@@ -88,25 +93,8 @@ def audio_duration(source: str | os.PathLike | bytes | BinaryIO | dict) -> float
             raise _not_audio(name, error) from None
     if info.frames <= 0:
         raise AudioError(f"{name}: holds no samples")
-    return info.frames / info.samplerate
-
-
-def archive_path(archive: str | os.PathLike, member: str, offset: int, size: int) -> str:
-    """Name a file inside an uncompressed archive, so that it is read in place: `cv.tar::clips/a.mp3@1536+23040`.
-
-    Args:
-        archive: The archive's path.
-        member: The file's name in it, for messages.
-        offset: Its first byte in the archive.
-        size: Its length in bytes.
-    """
-    return f"{os.fspath(archive)}::{member}@{offset}+{size}"
-
-
-def archive_of(path: str | os.PathLike) -> Path:
-    """Return the file on disk that a path reads from: the archive of an `archive_path`, else the path itself."""
-    inside = _IN_ARCHIVE.fullmatch(os.fspath(path))
-    return Path(inside["archive"] if inside else path)
+    start, end = _segment(name, info.frames, info.samplerate)
+    return (end - start) / info.samplerate
 
 
 def resample(waveform: np.ndarray, from_hz: int, to_hz: int = SAMPLING_RATE) -> np.ndarray:
@@ -192,9 +180,11 @@ def _decode(source: Any, sampling_rate: int) -> tuple[np.ndarray, int, str]:
         if source.get("array") is not None:
             return _decode_array(source)
         encoded, path = _encoded(source), source.get("path")
-        return _decode_bytes(encoded if source.get("bytes") is not None else _read(path), str(path) if path else "<bytes>")
+        if source.get("bytes") is None:
+            return _decode_path(os.fspath(path))
+        return _decode_bytes(encoded, str(path) if path else "<bytes>")
     if isinstance(source, str | os.PathLike):
-        return _decode_bytes(_read(source), os.fspath(source))
+        return _decode_path(os.fspath(source))
     if isinstance(source, bytes | bytearray | memoryview):
         return _decode_bytes(bytes(source), "<bytes>")
     if isinstance(source, np.ndarray):
@@ -225,32 +215,59 @@ def _read_file(file: BinaryIO) -> bytes:
     return data
 
 
-def _read(path: str | os.PathLike) -> bytes:
-    inside = _IN_ARCHIVE.fullmatch(os.fspath(path))
-    if not archive_of(path).is_file():
+def _decode_path(path: str) -> tuple[np.ndarray, int, str]:
+    file = without_segment(path)
+    if file == path or archived(path):
+        return _decode_bytes(_read(path), path)
+    if not os.path.isfile(file):
         raise FileNotFoundError(f"{path}: no such audio file")
-    if not inside:
-        return Path(path).read_bytes()
-    with open(inside["archive"], "rb") as file:
-        file.seek(int(inside["offset"]))
-        return file.read(int(inside["size"]))
+    return *_samples(file, path), path  # from the middle of a long recording only the segment is read
+
+
+def _read(path: str) -> bytes:
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such audio file") from None
 
 
 def _decode_bytes(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
     if not data:
         raise AudioError(f"{name}: the file is empty (0 bytes)")
+    waveform, rate = _samples(io.BytesIO(data), name)
+    if _cut_short(data):
+        raise AudioError(f"{name}: cut short after {len(waveform) / rate:.2f} s; copy or download it again")
+    return waveform, rate, name
+
+
+def _samples(file: str | BinaryIO, name: str) -> tuple[np.ndarray, int]:
+    """Decode a file, or the segment that its name tells, to mono float32."""
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, announced = file.samplerate, file.frames
-            samples = file.read(dtype="float32", always_2d=True)
+        with soundfile.SoundFile(file) as opened:
+            rate = opened.samplerate
+            start, end = _segment(name, opened.frames, rate)
+            if start:
+                opened.seek(start)
+            samples = opened.read(end - start, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise _not_audio(name, error) from None
     if len(samples) == 0:
         raise AudioError(f"{name}: holds no samples")
-    if len(samples) < announced or _cut_short(data):
+    if len(samples) < end - start:
         raise AudioError(f"{name}: cut short after {len(samples) / rate:.2f} s; copy or download it again")
     # libsndfile's MP3 decoder can return a block of NaN for damaged frames; load_audio checks.
-    return np.ascontiguousarray(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)), rate, name
+    return np.ascontiguousarray(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)), rate
+
+
+def _segment(name: str, frames: int, rate: int) -> tuple[int, int]:
+    """Return the first sample and the one past the last of the segment that a name tells; of all samples when it tells none."""
+    if (segment := segment_of(name)) is None:
+        return 0, frames
+    start = round(segment[0] * rate)
+    end = frames if segment[1] is None else round(segment[1] * rate)
+    if start >= min(end, frames) or end > frames + _SEGMENT_SLACK_SECONDS * rate:
+        raise AudioError(f"{name}: the recording lasts only {frames / rate:.2f} s; is its manifest of another file?")
+    return start, min(end, frames)
 
 
 def _cut_short(data: bytes) -> bool:

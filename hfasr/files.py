@@ -1,6 +1,8 @@
 """Files that are there whole or not at all."""
 
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -12,3 +14,8 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_jsonl(path: str | os.PathLike, records: Iterable[dict]) -> None:
+    """Write records as JSON lines."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

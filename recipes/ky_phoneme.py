@@ -10,33 +10,33 @@ works, not a recogniser of people. The last is the 1 h protocol of the UniSpeech
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from hfasr import CTCTrainer, CTCTrainingArguments, Phonemizer, add_target, build_tokenizer, corpora, keep_durations, load_model
-from hfasr.corpora.rows import check_audio
+from hfasr import CTCTrainer, Phonemizer, add_target, build_tokenizer, load_model
+from hfasr.corpora.check import check_audio
 from hfasr.models.load import BUILT_IN, model_config
-from hfasr.text.vocabulary import target_record
+from hfasr.text.vocabulary import evaluated_as, target_record
 from hfasr.training.batching import check_budget
+from hfasr.training.recipe import EMBEDDED, RecipeArguments, filter_rows, open_corpus
 from hfasr.training.run import finish_run, record_run, run_recipe, start_run
 
 UNISPEECH = "microsoft/unispeech-large-multi-lingual-1500h-cv"
-SPLITS = ("train", "validation", "test")
+LANGUAGE = "ky"
 
 
 @dataclass
-class KyPhoneme(CTCTrainingArguments):
-    corpus: str = field(default="embedded", metadata={"help": "Common Voice release, folder or archive; 'embedded' is made on the spot."})
+class Kyrgyz(RecipeArguments):
     split_lists: str | None = field(default=None, metadata={"help": "Folder with lists of the clips of train, validation and test."})
     validated_rest: bool = field(default=False, metadata={"help": "Train on all validated clips outside dev and test."})
-    base_model: str | None = field(
-        default=None,
-        metadata={"help": f"Hub name, folder, or one of {', '.join(BUILT_IN)}. Default: quartznet-small, with --corpus {UNISPEECH}."},
-    )
+
+
+@dataclass
+class KyPhoneme(Kyrgyz):
     word_bars: bool = field(default=False, metadata={"help": "Also learn the bar between words; the paper does not."})
-    min_seconds: float = field(default=0.5, metadata={"help": "Shortest training utterance."})
-    max_seconds: float = field(default=20.0, metadata={"help": "Longest training utterance."})
+    lexicon: str | None = field(
+        default=None, metadata={"help": "Pronunciations, a file of word<TAB>phonemes; espeak-ng reads other words."}
+    )
     output_dir: str = field(default="runs/ky_phoneme", metadata={"help": "Run folder."})
 
 
@@ -62,13 +62,13 @@ WAV2VEC2_FAMILY = {
 }  # fmt: skip
 
 
-def starting_point(recipe: KyPhoneme) -> str:
-    return recipe.base_model or ("quartznet-small" if recipe.corpus == "embedded" else UNISPEECH)
+def starting_point(recipe: Kyrgyz) -> str:
+    return recipe.base_model or ("quartznet-small" if recipe.corpus == EMBEDDED else UNISPEECH)
 
 
-def presets(recipe: KyPhoneme) -> dict:
+def presets(recipe: Kyrgyz, metric: str = "per") -> dict:
     """Choose the numbers by what training starts from; a flag on the command line wins over them."""
-    best = {"load_best_model_at_end": True, "metric_for_best_model": "per"}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": metric}
     if starting_point(recipe) in BUILT_IN:
         return best | FROM_SCRATCH
     # as near to the paper's seconds per update as the number of processes allows
@@ -85,26 +85,33 @@ def model_settings(base_model: str) -> dict:
 
 
 def main(recipe: KyPhoneme):
-    """Fine-tune a Kyrgyz phoneme recogniser on Common Voice."""
+    """Fine-tune a Kyrgyz phoneme recogniser."""
+    train(recipe, "ky_phoneme", "phoneme", Phonemizer(LANGUAGE, word_bars=recipe.word_bars, lexicon=recipe.lexicon))
+
+
+def train(recipe: Kyrgyz, name: str, unit: str, to_target):
     start_run(recipe)
-    phonemizer = Phonemizer("ky", word_bars=recipe.word_bars)
     base_model = starting_point(recipe)
-    release = corpora.embedded("ky") if recipe.corpus == "embedded" else Path(recipe.corpus)
-    synthetic = "cv-corpus-embedded" in str(release)
-
-    corpus = corpora.common_voice(release, splits=SPLITS, validated_rest=recipe.validated_rest, split_lists=recipe.split_lists)
-    corpus = add_target(keep_durations(corpus, recipe.min_seconds, recipe.max_seconds), phonemizer)
+    corpus = open_corpus(recipe, LANGUAGE, **common_voice_options(recipe))
+    corpus, left_out = filter_rows(recipe, corpus)
+    corpus = add_target(corpus, to_target)
     check_budget(corpus["train"]["duration"], recipe.max_batch_seconds)
-    record = target_record(corpus["train"]["target"], voice="ky", espeak_version=phonemizer.espeak_version)
-    tokenizer = build_tokenizer(corpus["train"]["target"], "phoneme", record=record)
-    model, processor = load_model(base_model, tokenizer, config_overrides=model_settings(base_model) | recipe.config_overrides)
-    corpus, quarantined = check_audio(corpus)
-    corpus = keep_durations(corpus, recipe.min_seconds, recipe.max_seconds)  # now by the decoded audio
 
-    trainer = CTCTrainer(model, recipe, processor, corpus["train"], corpus["validation"], unit="phoneme")
-    record_run(trainer, corpus, quarantined, name="ky_phoneme", language="ky", base_model=base_model, synthetic=synthetic)
+    record = target_record(corpus["train"]["target"], **to_target.record)
+    tokenizer = build_tokenizer(corpus["train"]["target"], unit, record=record, min_count=recipe.min_symbol_count)
+    model, processor = load_model(base_model, tokenizer, config_overrides=model_settings(base_model) | recipe.config_overrides)
+    corpus, bad = check_audio(corpus, decode=recipe.decode_check)
+    corpus, too_long = filter_rows(recipe, corpus)  # now by the decoded audio
+
+    trainer = CTCTrainer(model, recipe, processor, corpus["train"], corpus["validation"], unit=evaluated_as(unit))
+    record_run(trainer, corpus, left_out + bad + too_long, name=name, language=LANGUAGE, base_model=base_model)
     trainer.train(recipe.resume_from_checkpoint)
-    finish_run(trainer, corpus, splits=SPLITS[1:])
+    finish_run(trainer, corpus, splits=("validation", *recipe.test_splits))
+
+
+def common_voice_options(recipe: Kyrgyz) -> dict:
+    given = {"split_lists": recipe.split_lists, "validated_rest": recipe.validated_rest}
+    return {name: value for name, value in given.items() if value}
 
 
 if __name__ == "__main__":

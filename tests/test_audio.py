@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from hfasr.audio import AudioError, archive_path, audio_duration, load_audio, resample, write_audio
+from hfasr.audio import AudioError, audio_duration, load_audio, resample, write_audio
+from hfasr.paths import archive_path
 
 
 def tone(rate: int, seconds: float = 1.0, hz: float = 440.0) -> np.ndarray:

@@ -12,7 +12,10 @@ import hfasr
 PACKAGE = Path(hfasr.__file__).parent
 LAYERS = {
     "cache": 0,
+    "extras": 0,
+    "errors": 0,
     "files": 0,
+    "paths": 0,
     "audio": 1,
     "espeak": 1,
     "text": 2,
@@ -21,6 +24,7 @@ LAYERS = {
     "decoding": 4,
     "evaluation": 5,
     "training": 6,
+    "cli": 7,
 }
 
 

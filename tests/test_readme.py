@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hfasr.corpora import common_voice
-from hfasr.corpora.rows import add_target, plain
+from hfasr.corpora.rows import plain
+from hfasr.corpora.targets import add_target
 from hfasr.models.load import load_model
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer

@@ -155,19 +155,19 @@ def test_two_hundred_damaged_clips_are_listed_and_training_ends(toy_release, tmp
 
 def test_a_clip_that_goes_bad_during_training_is_listed(toy_release, tmp_path, monkeypatch):
     """The check came before; the disk failed after."""
-    import hfasr.corpora.rows
+    import hfasr.corpora.check
 
     release = tmp_path / "ky"
     shutil.copytree(toy_release, release)
     spoiled = plain(common_voice(release, splits=["train"])["train"])[0]
-    check = hfasr.corpora.rows.check_audio
+    check = hfasr.corpora.check.check_audio
 
     def check_then_spoil(corpus):
         result = check(corpus)
         Path(spoiled["audio"]["path"]).write_bytes(b"gone")
         return result
 
-    monkeypatch.setattr(hfasr.corpora.rows, "check_audio", check_then_spoil)
+    monkeypatch.setattr(hfasr.corpora.check, "check_audio", check_then_spoil)
     run(*QUICK, "--corpus", release, "--output_dir", tmp_path / "run")
     (listed,) = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
     assert listed["id"] == spoiled["id"]

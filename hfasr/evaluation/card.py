@@ -278,11 +278,7 @@ def _training(recipe: dict, results: dict) -> str:
         rows = [[split, str(values.get("utterances", "")), _number(values.get("hours"))] for split, values in splits.items()]
         sections.append(_table(["Split", "Utterances", "Hours"], rows))
     espeak = results.get("espeak_version") or recipe.get("targets", {}).get("espeak_version")
-    if recipe["unit"] == "phoneme":
-        source = f"espeak-ng {espeak}" if espeak else "espeak-ng"
-        sections.append(f"Targets: phonemes that {source} reads from the transcripts, in its own notation.")
-    else:
-        sections.append("Targets: characters of the normalised transcripts.")
+    sections.append(f"Targets: {_targets(recipe, espeak)}.")
     arguments = recipe.get("arguments", {})
     if arguments.get("tri_stage"):
         # The three stages replace Transformers' schedule, whose settings then mean nothing.
@@ -302,14 +298,30 @@ def _training(recipe: dict, results: dict) -> str:
     return "\n\n".join([*sections, _table(["", ""], rows)])
 
 
+def _targets(recipe: dict, espeak: str | None) -> str:
+    """What the model learned to emit; the tokenizer's unit can be finer than the one the rates count."""
+    targets = recipe.get("targets", {})
+    if recipe["unit"] != "phoneme":
+        pieces = targets.get("unit") == "sentencepiece"
+        return f"{'sentencepieces' if pieces else 'characters'} of the normalised transcripts"
+    source = f"espeak-ng {espeak}" if espeak else "espeak-ng"
+    if "lexicon_sha256" not in targets:
+        return f"phonemes that {source} reads from the transcripts, in its own notation"
+    return "phonemes of a pronunciation lexicon" + (f", and of {source} for words it lacks" if targets.get("voice") else "")
+
+
 def _limits(recipe: dict) -> str:
     limits = []
     if recipe["unit"] == "phoneme":
+        targets = recipe.get("targets", {})
+        makers = ["a lexicon"] if "lexicon_sha256" in targets else []
+        makers += ["espeak-ng"] if targets.get("voice") or not makers else []
         limits.append(
-            "The phonemes are what espeak-ng derives from the spelling, not what a phonetician heard: reductions, dialects and "
-            "slips of the tongue are not in the targets, and the error rate is measured against the same kind of target."
+            f"The phonemes are what {' or '.join(makers)} derives from the spelling, not what a phonetician heard: reductions, dialects "
+            "and slips of the tongue are not in the targets, and the error rate is measured against the same kind of target."
         )
-        limits.append("Another version of espeak-ng can give other phonemes for the same words; compare rates only within a version.")
+        if "espeak-ng" in makers:
+            limits.append("Another version of espeak-ng can give other phonemes for the same words; compare rates only within a version.")
     if recipe.get("synthetic"):
         limits.append("It was trained and tested on a speech synthesiser. Its rates say nothing about human speech.")
     limits.append("Speech unlike the corpus (other microphones, noise, accents, children, spontaneous talk) was not tested.")

@@ -166,8 +166,9 @@ def evaluate_predictions(utterances: Iterable[dict], unit: str) -> dict[str, dic
 
     Args:
         utterances: rows with `split`, `reference`, `hypothesis` and, if known, `duration` in seconds.
-        unit: "phoneme" gives per and pfer; "character" gives cer and wer; "word" gives wer and cer. The edit counts are those of
-            the first.
+        unit: "phoneme" gives per and pfer; "character" gives cer and, where the references have spaces, wer, because text
+            without them (Chinese) has no words to count; "word" gives wer and cer. The edit counts are those of the first. A
+            model of sentencepieces recognises plain text, so it is evaluated by characters.
 
     Returns:
         By split, in order of appearance: each rate, its 95 % interval as `<rate>_ci95`, hits, substitutions, deletions,
@@ -195,7 +196,7 @@ def _evaluate_split(rows: list[dict], unit: str) -> dict:
     rates = {RATE_NAMES[unit]: first}
     if unit == "phoneme":
         rates["pfer"] = phonetic_score(references, hypotheses)
-    else:
+    elif unit == "word" or any(" " in reference.strip() for reference in references):
         second = _SECOND_UNITS[unit]
         rates[RATE_NAMES[second]] = score(references, hypotheses, second)
     results = {}

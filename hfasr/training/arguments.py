@@ -34,6 +34,13 @@ class CTCTrainingArguments(TrainingArguments):
     max_batch_seconds: float = field(
         default=160.0, metadata={"help": "Audio per batch and device, padding included, in seconds. Replaces per_device_train_batch_size."}
     )
+    stream_window: int = field(
+        default=2048,
+        metadata={
+            "help": "Rows that a stream (not a table) shuffles and sorts by duration at a time, on each process. More pad less and "
+            "take more memory: two windows of encoded audio."
+        },
+    )
     freeze_feature_encoder: bool = field(
         default=True, metadata={"help": "Never train the convolutions below the transformer (no effect on models without them)."}
     )
@@ -90,6 +97,8 @@ class CTCTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, which CTCTrainer would not follow; {instead}")
         if not self.max_batch_seconds > 0:
             raise ValueError(f"max_batch_seconds is {self.max_batch_seconds}; give a positive number of seconds")
+        if self.stream_window < 1:
+            raise ValueError(f"stream_window is {self.stream_window}; give a number of rows")
         for name in ("freeze_encoder_updates", "early_stopping_patience", "cpu_threads"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it counts from 0 up")

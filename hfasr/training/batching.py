@@ -1,5 +1,6 @@
 """Rows -> batches of equal padded seconds -> tensors."""
 
+import itertools
 import json
 import logging
 import math
@@ -9,8 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+from transformers import PreTrainedModel
 
 from hfasr.audio import SAMPLING_RATE, load_audio
+from hfasr.models.load import input_lengths, output_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class DurationBatchSampler(Sampler[list[int]]):
         self.num_processes, self.process_index, self.seed, self.epoch = num_processes, process_index, seed, 0
         self._sorted = np.argsort(durations, kind="stable")
         # how many batches an epoch's order needs varies a little: most of some epochs, the sorted order where one needs more
-        needed = [len(self._cut(self._sorted)), *(len(self._cut(self._shuffled(self._draw(epoch)))) for epoch in range(8))]
+        needed = [len(self._cut(self._sorted)), *(len(self._cut(shuffle_sorted(durations, self._draw(epoch)))) for epoch in range(8))]
         self._batches = math.ceil(max(needed) / num_processes) * num_processes
 
     def __len__(self) -> int:
@@ -82,7 +85,7 @@ class DurationBatchSampler(Sampler[list[int]]):
     def plan(self, epoch: int) -> list[list[list[int]]]:
         """Return, for each step of an epoch, the row numbers of every process's batch."""
         draw = self._draw(epoch)
-        batches = self._cut(self._shuffled(draw))
+        batches = self._cut(shuffle_sorted(self.durations, draw))
         if len(batches) > self._batches:
             batches = self._cut(self._sorted)
         while len(batches) < self._batches:
@@ -101,28 +104,57 @@ class DurationBatchSampler(Sampler[list[int]]):
     def _draw(self, epoch: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, epoch))
 
-    def _shuffled(self, draw: np.random.Generator) -> np.ndarray:
-        """Return the rows by duration, those within `_SPREAD` of each other in random order."""
-        lengths, order = self.durations[self._sorted], self._sorted.copy()
-        # where windows begin is drawn too, so that rows near an edge meet both neighbours
-        first, edge = 0, lengths[0] * (1 + _SPREAD * draw.random())
-        while first < len(order):
-            last = max(first + 1, int(np.searchsorted(lengths, edge, side="right")))
-            draw.shuffle(order[first:last])
-            if last < len(order):
-                edge = lengths[last] * (1 + _SPREAD)
-            first = last
-        return order
-
     def _cut(self, order: np.ndarray) -> list[list[int]]:
-        batches, rows, longest = [], [], 0.0
-        for row, seconds in zip(order.tolist(), self.durations[order].tolist(), strict=True):
-            longest = max(longest, seconds)
-            if rows and longest * (len(rows) + 1) > self.max_batch_seconds:
-                batches.append(rows)
-                rows, longest = [], seconds
-            rows.append(row)
-        return batches + [rows]
+        return cut_batches(order, self.durations, self.max_batch_seconds)
+
+
+def shuffle_sorted(durations: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Return the places of `durations` `(N,)` from short to long, those within `_SPREAD` of each other in random order."""
+    order = np.argsort(durations, kind="stable")
+    lengths = durations[order]
+    # where windows begin is drawn too, so that rows near an edge meet both neighbours
+    first, edge = 0, lengths[0] * (1 + _SPREAD * draw.random())
+    while first < len(order):
+        last = max(first + 1, int(np.searchsorted(lengths, edge, side="right")))
+        draw.shuffle(order[first:last])
+        if last < len(order):
+            edge = lengths[last] * (1 + _SPREAD)
+        first = last
+    return order
+
+
+def cut_batches(order: np.ndarray, durations: np.ndarray, max_batch_seconds: float) -> list[list[int]]:
+    """Cut a sequence of places in `durations` into batches whose rows x longest stay within the budget."""
+    batches, rows, longest = [], [], 0.0
+    for row, seconds in zip(order.tolist(), durations[order].tolist(), strict=True):
+        longest = max(longest, seconds)
+        if rows and longest * (len(rows) + 1) > max_batch_seconds:
+            batches.append(rows)
+            rows, longest = [], seconds
+        rows.append(row)
+    return batches + [rows]
+
+
+def misfits(labels: Sequence[Sequence[int]], durations: Sequence[float], model: PreTrainedModel, processor) -> list[str]:
+    """Say of each row why CTC cannot train on it: no labels, or more labels than frames; "" where it can.
+
+    A label that repeats the one before it needs a blank between, so L labels with R repeats need L + R frames (Graves et
+    al. 2006).
+
+    Args:
+        labels: Label ids of each row.
+        durations: Seconds of each row.
+        model: Tells the frames of its logits.
+        processor: Its feature extractor tells the length of the input.
+    """
+    samples = torch.tensor([round(seconds * SAMPLING_RATE) for seconds in durations], dtype=torch.int64)
+    frames = output_lengths(model, input_lengths(processor, samples)).tolist()
+    reasons = []
+    for row, available in zip(labels, frames, strict=True):
+        needed = len(row) + sum(a == b for a, b in itertools.pairwise(row))
+        reason = "" if row else "the target is empty"
+        reasons.append(reason if needed <= available else f"{len(row)} labels need {needed} frames, the audio has {available}")
+    return reasons
 
 
 def _long_enough(waveform: np.ndarray) -> np.ndarray:

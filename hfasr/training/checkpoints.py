@@ -47,6 +47,29 @@ def trained_seconds(folder: str | os.PathLike) -> float:
     return max((entry.get("train_seconds", 0.0) for entry in state.get("log_history", ())), default=0.0)
 
 
+def stream_state_path(folder: str | os.PathLike, process: int) -> Path:
+    """Name the file of a checkpoint with the place of one process in a streamed corpus."""
+    return Path(folder, f"stream_state_{process}.json")
+
+
+def stream_state(folder: str | os.PathLike, process: int, processes: int) -> dict | None:
+    """Return the place of one process in a streamed corpus; None for a checkpoint of a run on a table.
+
+    Raises:
+        ValueError: The checkpoint was made by another number of processes.
+    """
+    if not stream_state_path(folder, 0).is_file():
+        return None
+    before = _stream_processes(Path(folder))
+    if before != processes:
+        raise ValueError(f"{folder} was made by {before} processes, this run has {processes}; a stream is resumed by as many")
+    return json.loads(stream_state_path(folder, process).read_text(encoding="utf-8"))
+
+
+def _stream_processes(folder: Path) -> int:
+    return json.loads(stream_state_path(folder, 0).read_text(encoding="utf-8"))["processes"]
+
+
 def damage(folder: Path) -> str:
     """Say what a checkpoint lacks, "" for a whole one.
 
@@ -75,6 +98,13 @@ def damage(folder: Path) -> str:
             return f"{path.name} is cut short"
         if broken:
             return f"{path.name} is damaged ({broken})"
+    if any(folder.glob("stream_state_*.json")):
+        names = [stream_state_path(folder, 0)]
+        if names[0].is_file():
+            names = [stream_state_path(folder, process) for process in range(_stream_processes(folder))]
+        for path in names:
+            if not path.is_file():  # each is renamed into place whole
+                return f"{path.name} is missing"
     sharded = any(folder.glob("global_step*")) or any(folder.glob("*_fsdp_*")) or any(folder.glob("optimizer_*"))
     if not sharded:
         for name in ("optimizer.pt", "scheduler.pt"):

@@ -20,12 +20,14 @@ from datasets import DatasetDict, disable_progress_bars
 from transformers import HfArgumentParser, set_seed
 from transformers.utils import logging as transformers_logging
 
-from hfasr.corpora import rows as row_tools
+from hfasr.corpora.inspection.summary import describe
+from hfasr.corpora.rows import plain
+from hfasr.errors import user_errors
 from hfasr.evaluation.card import public_name, write_card
 from hfasr.evaluation.hub import check_push, push_run
 from hfasr.evaluation.metrics import evaluate_predictions
 from hfasr.evaluation.report import write_report
-from hfasr.files import write_text
+from hfasr.files import write_jsonl, write_text
 from hfasr.text.vocabulary import check_target_record, missing_symbols
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.checkpoints import resume_folder
@@ -55,19 +57,12 @@ def run_recipe(
     log_to_terminal()
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = HfArgumentParser(recipe_class, description=main.__doc__, allow_abbrev=False)
-    try:
+    with user_errors():
         if presets is not None:
             given = parser.parse_args(arguments)
             parser.set_defaults(**_without_rivals(presets(given), _named(arguments, recipe_class)))
         (recipe,) = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
         main(recipe)
-    except (ValueError, OSError) as error:
-        if os.environ.get("HFASR_TRACEBACK"):
-            raise
-        rank = int(os.environ.get("RANK", "0"))
-        where = f" on process {rank}" if rank else ""
-        print(f"error{where}: {error}\n(HFASR_TRACEBACK=1 shows where)", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def _named(arguments: list[str], recipe_class: type) -> set[str]:
@@ -116,19 +111,16 @@ def start_run(recipe: CTCTrainingArguments) -> None:
     set_seed(recipe.seed)
 
 
-def record_run(
-    trainer: CTCTrainer, corpus: DatasetDict, quarantined: list[dict], *, name: str, language: str, base_model: str, synthetic: bool
-) -> None:
-    """Write `recipe.json` and `quarantine.jsonl` before training; refuse to resume on other targets.
+def record_run(trainer: CTCTrainer, corpus: DatasetDict, left_out: list[dict], *, name: str, language: str, base_model: str) -> None:
+    """Print what training shares with the other splits, write `recipe.json` and `quarantine.jsonl`; refuse to resume on other targets.
 
     Args:
         trainer: Holds the arguments, the processor and the rows it dropped.
         corpus: The rows as they are trained on and evaluated.
-        quarantined: From `check_audio`.
+        left_out: Rows that filters and `check_audio` set aside.
         name: Of the recipe.
         language: Language code.
         base_model: What training started from.
-        synthetic: The corpus is embedded: spoken by a machine.
     """
     recipe, folder = trainer.args, Path(trainer.args.output_dir)
     targets = trainer.processing_class.tokenizer.init_kwargs["hfasr"]
@@ -138,13 +130,13 @@ def record_run(
         "unit": trainer.unit,
         "corpus": {
             "name": getattr(recipe, "corpus", ""),
-            "splits": row_tools.describe(DatasetDict({**corpus, "train": trainer.train_dataset})),
-            "left_out": len(quarantined) + len(trainer.dropped),
+            "splits": describe(DatasetDict({**corpus, "train": trainer.train_dataset})),
+            "left_out": len(left_out) + len(trainer.dropped),
         },
         "base_model": base_model,
         "model_type": trainer.model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "synthetic": synthetic,
+        "synthetic": _is_synthetic(recipe),
         "targets": targets,
         "missing_symbols": _missing_symbols(trainer, corpus),
         "arguments": _plain_arguments(recipe),
@@ -159,8 +151,14 @@ def record_run(
     if not recipe.should_save:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    row_tools.write_jsonl(folder / "quarantine.jsonl", quarantined + trainer.dropped)
+    write_jsonl(folder / "quarantine.jsonl", left_out + trainer.dropped)
     _write_json(before, content)
+
+
+def _is_synthetic(recipe: CTCTrainingArguments) -> bool:
+    """Tell whether the corpus is an embedded one, spoken by a machine; a copy of it keeps its folder's name."""
+    corpus = str(getattr(recipe, "corpus", ""))
+    return corpus == "embedded" or "cv-corpus-embedded" in corpus
 
 
 def _missing_symbols(trainer: CTCTrainer, corpus: DatasetDict) -> dict[str, dict[str, int]]:
@@ -216,7 +214,7 @@ def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: tuple[str, ...]
         "updates": trainer.state.global_step,
     }
     _write_json(folder / "results.json", results)
-    row_tools.write_jsonl(folder / "predictions.jsonl", utterances)
+    write_jsonl(folder / "predictions.jsonl", utterances)
     write_report(folder / "report.html", utterances, unit=trainer.unit, title=folder.name, details=_details(folder, results))
     write_card(folder)
     if recipe.push_to_hub:
@@ -232,7 +230,7 @@ def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: tuple[str, ...]
 
 
 def _utterances(split: str, rows, hypotheses: list[str]) -> list[dict]:
-    rows = row_tools.plain(rows)
+    rows = plain(rows)
     kept = [name for name in ("id", "text", "duration", "speaker", "gender", "accent", "source") if name in rows.column_names]
     return [
         {
@@ -265,7 +263,7 @@ def _deduplicate(path: Path) -> None:
     for line in path.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         records.setdefault((record["id"], record["reason"]), record)
-    row_tools.write_jsonl(path, records.values())
+    write_jsonl(path, records.values())
 
 
 def _write_json(path: Path, content: dict) -> None:

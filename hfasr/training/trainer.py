@@ -1,6 +1,6 @@
 """CTCTrainer: rows to a checkpoint, on `transformers.Trainer`."""
 
-import itertools
+import json
 import logging
 import math
 import time
@@ -10,20 +10,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.data_loader import DataLoaderShard
-from datasets import Dataset, Value
+from datasets import Dataset, IterableDataset, Value
 from datasets.features import List
 from torch.nn import functional
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer
 from transformers.trainer_utils import EvalPrediction
 
-from hfasr.corpora import rows as row_tools
+from hfasr.corpora.rows import plain, with_column
 from hfasr.decoding.greedy import decode_frames, labels_to_text
 from hfasr.evaluation.metrics import RATE_NAMES, error_rate
-from hfasr.models.load import encoder_of, freeze_feature_encoder, input_lengths, output_lengths
+from hfasr.files import write_text
+from hfasr.models.load import encoder_of, freeze_feature_encoder, output_lengths
 from hfasr.training.arguments import CTCTrainingArguments
-from hfasr.training.batching import PADDING, CTCCollator, DurationBatchSampler
+from hfasr.training.batching import PADDING, CTCCollator, DurationBatchSampler, misfits
 from hfasr.training.callbacks import FreezeEncoder, StopOnSignal, WatchLoss
-from hfasr.training.checkpoints import resume_folder, trained_seconds
+from hfasr.training.checkpoints import resume_folder, stream_state, stream_state_path, trained_seconds
+from hfasr.training.streaming import EncodedRows, FollowStream, StreamBatchSampler, check_stream
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,9 @@ class CTCTrainer(Trainer):
         model: Any AutoModelForCTC.
         args: The run's numbers.
         processor: Feature extractor and tokenizer that fit the model.
-        train_dataset: Rows with `target`. Rows that cannot be trained on are dropped, and listed in `self.dropped`.
+        train_dataset: Rows with `target`. Rows that cannot be trained on are dropped, and listed in `self.dropped`. A stream
+            of rows (`stream_rows`, `add_stream_target`) is trained on as it comes: give the updates by `max_steps`; the rows
+            left out are found on the way, and listed in quarantine.jsonl.
         eval_dataset: Rows with `target`, or a dict of such.
         unit: "phoneme" or "character": what the evaluation during training counts, as `eval_per` or `eval_cer`.
         kwargs: Passed on to `transformers.Trainer`.
@@ -50,7 +54,7 @@ class CTCTrainer(Trainer):
         model: PreTrainedModel,
         args: CTCTrainingArguments,
         processor,
-        train_dataset: Dataset | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         unit: str = "phoneme",
         **kwargs,
@@ -59,9 +63,15 @@ class CTCTrainer(Trainer):
             raise ValueError(f"metric_for_best_model is {metric!r}; evaluation of {unit}s gives {RATE_NAMES[unit]} and loss")
         self.unit, self.dropped = unit, []
         self._processor = processor
-        if train_dataset is not None:
+        self._follow = FollowStream() if isinstance(train_dataset, IterableDataset) else None
+        self._stream_state: dict | None = None
+        if self._follow is not None:
+            check_stream(train_dataset, args)
+        elif train_dataset is not None:
             train_dataset, self.dropped = drop_unfit(self._labelled(train_dataset), model, processor)
             self._sampler(train_dataset, args)  # a budget that is too small is told now
+        if any(isinstance(rows, IterableDataset) for rows in (eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset])):
+            raise TypeError("eval_dataset is a stream; evaluation needs a table, such as Dataset.from_list(list(stream))")
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: self._by_duration(rows)[0] for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:
@@ -84,6 +94,8 @@ class CTCTrainer(Trainer):
         self.stop_on_signal = StopOnSignal()
         self.add_callback(self.stop_on_signal)
         self.add_callback(WatchLoss())
+        if self._follow is not None:
+            self.add_callback(self._follow)
         if args.freeze_encoder_updates:
             self.add_callback(FreezeEncoder(encoder_of(model), args.freeze_encoder_updates))
         if args.early_stopping_patience:
@@ -99,10 +111,18 @@ class CTCTrainer(Trainer):
         """
         folder = resume_folder(self.args.output_dir, resume_from_checkpoint)
         self._start, self._seconds_before = time.monotonic(), trained_seconds(folder) if folder else 0.0
+        self._stream_state = stream_state(folder, self.args.process_index, self.args.world_size) if folder else None
+        if folder and (self._stream_state is None) == (self._follow is not None):
+            raise ValueError(f"{folder} is of a run on {'a table' if self._follow else 'a stream'}; resume with the same corpus")
+        skip_nothing = self.args.ignore_data_skip
+        self.args.ignore_data_skip = skip_nothing or self._follow is not None  # the sampler begins where training goes on
         try:
             result = super().train(resume_from_checkpoint=folder, **kwargs)
         finally:
+            self.args.ignore_data_skip = skip_nothing
             self.stop_on_signal.restore()
+            if self._follow is not None and self._follow.sampler is not None:
+                self._follow.sampler.close()
         self.train_seconds = self._seconds_so_far()
         if self.stop_on_signal.stopping:
             logger.warning("stopped at update %d; the same command with --resume_from_checkpoint goes on", self.state.global_step)
@@ -128,13 +148,21 @@ class CTCTrainer(Trainer):
 
     def get_train_dataloader(self):
         """Return batches of equal padded seconds for this process; every process has as many."""
-        sampler = self._sampler(self.train_dataset, self.args)
+        if self._follow is not None:
+            quarantine = Path(self.args.output_dir, "quarantine.jsonl")
+            sampler = StreamBatchSampler(self.train_dataset, self.model, self._processor, self.args, quarantine, self._stream_state)
+            rows, self._follow.sampler = EncodedRows(), sampler
+        else:
+            rows = self.train_dataset.select_columns(["id", "audio", "labels"])
+            sampler = self._sampler(self.train_dataset, self.args)
         workers = self.args.dataloader_num_workers
         # Accelerate's loader, but our sampler serves one process already: its own sharding would shard it again.
         return DataLoaderShard(
-            self.train_dataset.select_columns(["id", "audio", "labels"]),
+            rows,
             device=self.args.device,
             batch_sampler=sampler,
+            # a loader without its own would draw from the generator of dropout, once more in a run that was resumed
+            generator=torch.Generator() if self._follow is not None else None,
             collate_fn=self.data_collator,
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
@@ -162,6 +190,17 @@ class CTCTrainer(Trainer):
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, shape)
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save what each process draws next, and where it is in a stream.
+
+        Trainer then writes trainer_state.json, which makes the checkpoint whole; no process may lack its part by then.
+        """
+        super()._save_rng_state(output_dir)
+        if self._follow is not None:
+            state = self._follow.sampler.state(self.state.global_step)
+            write_text(stream_state_path(output_dir, self.args.process_index), json.dumps(state))
+        self.accelerator.wait_for_everyone()
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Do nothing: `finish_run` pushes the whole run folder at the end, and makes the repository then."""
@@ -214,21 +253,18 @@ class CTCTrainer(Trainer):
 
     def _labelled(self, rows: Dataset) -> Dataset:
         """Add `labels`, the ids of `target`."""
-        rows = row_tools.plain(rows)
+        rows = plain(rows)
         labels = [self._processor.tokenizer(target).input_ids if target else [] for target in rows["target"]]
-        return row_tools.with_column(rows, "labels", labels, List(Value("int32")))
+        return with_column(rows, "labels", labels, List(Value("int32")))
 
     def _by_duration(self, rows: Dataset) -> tuple[Dataset, list[int]]:
         """Sort rows for evaluation, longest first, so that batches of a fixed number of rows pad little."""
         order = np.argsort(-np.asarray(rows["duration"]), kind="stable").tolist()
-        return self._labelled(row_tools.plain(rows).select(order)), order
+        return self._labelled(plain(rows).select(order)), order
 
 
 def drop_unfit(rows: Dataset, model: PreTrainedModel, processor) -> tuple[Dataset, list[dict]]:
     """Drop the rows that CTC cannot train on: no labels, or more labels than frames.
-
-    A label that repeats the one before it needs a blank between, so L labels with R repeats need L + R frames (Graves et
-    al. 2006).
 
     Args:
         rows: Rows with `labels` and `duration`.
@@ -239,15 +275,9 @@ def drop_unfit(rows: Dataset, model: PreTrainedModel, processor) -> tuple[Datase
     Raises:
         ValueError: No row is left.
     """
-    labels, audio, ids = rows["labels"], rows["audio"], rows["id"]
-    samples = torch.tensor([round(seconds * 16_000) for seconds in rows["duration"]], dtype=torch.int64)
-    frames = output_lengths(model, input_lengths(processor, samples)).tolist()
+    audio, ids = rows["audio"], rows["id"]
     kept, dropped = [], []
-    for place, row in enumerate(labels):
-        needed = len(row) + sum(a == b for a, b in itertools.pairwise(row))
-        reason = "" if row else "the target is empty"
-        if needed > frames[place]:
-            reason = f"{len(row)} labels need {needed} frames, the audio has {frames[place]}"
+    for place, reason in enumerate(misfits(rows["labels"], rows["duration"], model, processor)):
         if reason:
             dropped.append({"split": "train", "id": ids[place], "path": audio[place]["path"], "reason": reason})
         else:

@@ -18,14 +18,14 @@ from hfasr import espeak
 from hfasr.corpora import embedded_ky_grammar as grammar
 
 # the package exports the function under the same name
-module = importlib.import_module("hfasr.corpora.embedded")
+module = importlib.import_module("hfasr.corpora.embedded_release")
 embedded = module.embedded
 
 SMALL = {"train": 45, "dev": 6, "test": 9, "other": 2}
 CALL = """
 import logging
 logging.basicConfig(level="INFO")
-from hfasr.corpora.embedded import embedded
+from hfasr.corpora.embedded_release import embedded
 print(embedded("ky", utterances={utterances!r}, cache_dir={folder!r}))
 """
 

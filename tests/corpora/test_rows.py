@@ -1,28 +1,19 @@
-import errno
 import io
-import math
 
 import numpy as np
 import pytest
 import soundfile
-from datasets import DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict, Value, concatenate_datasets, load_from_disk
+from datasets.arrow_writer import ArrowWriter
 
-from hfasr.audio import load_audio, write_audio
+from hfasr.audio import load_audio
 from hfasr.corpora import common_voice
-from hfasr.corpora.rows import Recording, add_target, build_rows, check_audio, decoded, describe, keep_durations, plain, shared_sentences
-
-
-def rows(*texts: str, durations=None, paths=None):
-    blank = {"speaker": "s", "gender": None, "accent": None, "source": "toy"}
-    return build_rows(
-        [
-            {
-                "id": f"u{n}", "audio": {"path": paths[n] if paths else f"/nowhere/{n}.wav", "bytes": None}, "text": text,
-                "duration": durations[n] if durations else 1.0, **blank,
-            }
-            for n, text in enumerate(texts)
-        ]
-    )  # fmt: skip
+from hfasr.corpora.check import check_audio
+from hfasr.corpora.filters import keep_durations, keep_rows
+from hfasr.corpora.inspection.summary import describe
+from hfasr.corpora.leaks import leaks, without_leaks
+from hfasr.corpora.rows import Recording, column, decoded, plain, with_column
+from hfasr.corpora.targets import add_target
 
 
 def test_decoding_is_lazy_and_map_keeps_working(toy_release):
@@ -33,7 +24,7 @@ def test_decoding_is_lazy_and_map_keeps_working(toy_release):
     assert plain(corpus["train"])[0]["audio"]["bytes"] is None
 
 
-def test_other_columns_are_read_without_the_audio(tmp_path):
+def test_other_columns_are_read_without_the_audio(rows, tmp_path):
     for name in ("0.mp3", "1.mp3"):
         (tmp_path / name).write_text("no audio at all")
     corpus = decoded(DatasetDict(train=rows("а", "бб", paths=[str(tmp_path / "0.mp3"), str(tmp_path / "1.mp3")])))
@@ -82,79 +73,52 @@ def test_recording_stores_every_form_of_audio(tmp_path):
         encode({"path": None, "bytes": None})
 
 
-@pytest.mark.parametrize("call", [keep_durations, check_audio, lambda corpus: add_target(corpus, list)])
-def test_a_single_split_is_refused(call):
+@pytest.mark.parametrize("call", [keep_durations, check_audio, keep_rows, leaks, without_leaks, lambda corpus: add_target(corpus, list)])
+def test_a_single_split_is_refused(rows, call):
     with pytest.raises(TypeError, match=r"takes a DatasetDict of splits, found Dataset; give DatasetDict\(train=rows\)"):
         call(rows("a"))
 
 
-def test_keep_durations(caplog):
-    corpus = DatasetDict(train=rows("a", "b", "c", "d", durations=[0.2, 1.0, 30.0, math.nan]), test=rows("e", durations=[40.0]))
-    kept = keep_durations(corpus, 0.5, 20)
-    assert list(kept["train"]["id"]) == ["u1", "u3"]
-    assert len(kept["test"]) == 1
-    with pytest.raises(ValueError, match="'train' lasts 40"):
-        keep_durations(DatasetDict(train=rows("a")), 40, 50)
-    with pytest.raises(ValueError, match="empty range"):
-        keep_durations(corpus, 5, 2)
-
-
-def test_add_target_replaces():
+def test_add_target_replaces(rows):
     corpus = add_target(DatasetDict(train=rows("а б", "в")), lambda texts: [text.upper() for text in texts])
     corpus = add_target(corpus, lambda texts: [text + "!" for text in texts])
     assert list(plain(corpus["train"])["target"]) == ["а б!", "в!"]
-
-
-def test_check_audio_reads_once_and_says_why(tmp_path, caplog):
-    noise = 0.1 * np.random.default_rng(0).standard_normal(24_000)
-    write_audio(tmp_path / "good.wav", noise)
-    write_audio(tmp_path / "silent.wav", 0 * noise)
-    (tmp_path / "text.mp3").write_text("Бул үн эмес. " * 99)
-    (tmp_path / "cut.wav").write_bytes((tmp_path / "good.wav").read_bytes()[:9000])
-    names = ["good.wav", "silent.wav", "text.mp3", "cut.wav", "missing.wav"]
-    corpus = DatasetDict(train=rows(*"abcde", paths=[str(tmp_path / name) for name in names]))
-    for _ in range(2):
-        good, quarantined = check_audio(corpus)
-        assert list(plain(good["train"])["id"]) == ["u0"]
-        assert plain(good["train"])["duration"][0] == 1.5
-        assert [(item["split"], item["id"]) for item in quarantined] == [("train", f"u{n}") for n in range(1, 5)]
-        for item, reason in zip(quarantined, ("silent", "not audio", "cut short", "no such"), strict=True):
-            assert reason in item["reason"]
-    write_audio(tmp_path / "missing.wav", noise)  # a mended file is seen
-    assert len(check_audio(corpus)[0]["train"]) == 2
-    with pytest.raises(ValueError, match="none of the 1 clips of split 'test' can be used"):
-        check_audio(DatasetDict(test=rows("a", paths=[str(tmp_path / "silent.wav")])))
-
-
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError(), RuntimeError("bad header")])
-def test_a_passing_failure_is_not_remembered(tmp_path, monkeypatch, error):
-    for name in ("0.wav", "1.wav"):
-        write_audio(tmp_path / name, 0.1 * np.random.default_rng(0).standard_normal(8_000))
-    corpus = DatasetDict(train=rows("a", "b", paths=[str(tmp_path / "0.wav"), str(tmp_path / "1.wav")]))
-
-    def fail(audio):
-        if audio["path"].endswith("1.wav"):
-            raise error
-        return load_audio(audio)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("hfasr.corpora.rows.load_audio", fail)
-        good, quarantined = check_audio(corpus, num_workers=0)
-    assert list(plain(good["train"])["id"]) == ["u0"]
-    assert "1.wav" in quarantined[0]["reason"]
-    assert type(error).__name__ in quarantined[0]["reason"]
-    good, quarantined = check_audio(corpus, num_workers=0)
-    assert (len(good["train"]), quarantined) == (2, [])
-    monkeypatch.setattr("hfasr.corpora.rows.load_audio", None)  # now they are remembered
-    assert len(check_audio(corpus, num_workers=0)[0]["train"]) == 2
-
-
-def test_shared_sentences_ignore_case_and_punctuation():
-    corpus = DatasetDict(train=rows("Ал келди.", "Башка"), test=rows("ал — келди!", "Үчүнчү"))
-    assert shared_sentences(corpus) == {"test": 1}
 
 
 def test_describe(toy_release):
     found = describe(decoded(common_voice(toy_release, splits=["train"])))
     assert found["train"]["utterances"] == 24
     assert 0.5 / 60 < found["train"]["hours"] < 3 / 60
+
+
+def test_a_column_is_added_without_copying_the_others(rows, tmp_path):
+    stored = rows(*"абвгд")
+    with ArrowWriter(path=str(tmp_path / "rows.arrow"), features=stored.features) as writer:
+        writer.write_table(stored.data.table)
+        writer.finalize()
+    mapped = Dataset.from_file(str(tmp_path / "rows.arrow"))
+    chosen = mapped.select([4, 0, 2]).select([2, 0, 0])  # в д д
+    added = with_column(with_column(chosen, "n", [1, 2, 2], Value("int32")), "n", [7, 8, 8], Value("int64"))
+    assert [(row["id"], row["n"]) for row in added] == [("u2", 7), ("u4", 8), ("u4", 8)]
+    assert added.cache_files == mapped.cache_files
+    assert added.features["n"] == Value("int64")
+    both = concatenate_datasets([added, with_column(mapped, "n", range(5), Value("int64"))])
+    assert [row["n"] for row in both] == [7, 8, 8, 0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="column 'n' has 2 values for 3 rows"):
+        with_column(chosen, "n", [1, 2], Value("int32"))
+
+
+def test_a_column_follows_the_selection_and_touches_no_audio(rows):
+    corpus = decoded(rows(*"абвгд"))
+    for chosen in (
+        corpus,
+        corpus.select(range(1, 4)),
+        corpus.select([4, 0, 0]),
+        corpus.select([3, 1, 2]).select([2, 1]),
+        corpus.select([]),
+    ):
+        expected = plain(chosen)[:]
+        assert column(chosen, "text").to_pylist() == expected["text"]
+        assert column(chosen, "audio", "path").to_pylist() == [audio["path"] for audio in expected["audio"]]
+    with pytest.raises(ValueError, match="no column 'words', found id, audio"):
+        column(corpus, "words")

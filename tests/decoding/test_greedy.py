@@ -25,9 +25,12 @@ def test_best_path_stops_at_the_length_and_takes_any_blank():
         best_path(logits, blank=7)
 
 
-@pytest.mark.parametrize(("unit", "target"), [("phoneme", "d[ oe | k e l d[ i"), ("character", "ал ээр келди")])
+@pytest.mark.parametrize(
+    ("unit", "target"),
+    [("phoneme", "d[ oe | k e l d[ i | i"), ("character", "ал ээр келди"), ("character", "界界好"), ("sentencepiece", "ал ээр келлди")],
+)
 def test_frames_give_the_target_and_padding_gives_nothing(unit, target):
-    tokenizer = build_tokenizer([target], unit)
+    tokenizer = build_tokenizer([target], unit, vocab_size=11 if unit == "sentencepiece" else None)
     labels = tokenizer(target).input_ids
     frames = [label for label in labels for label in (label, label, tokenizer.pad_token_id)]
     padded = np.array([frames + [-100] * 5, [tokenizer.pad_token_id] * len(frames) + [-100] * 5])

@@ -149,6 +149,18 @@ def test_character_run(run):
     assert card.data.metrics == ["wer", "cer"]
     assert "**Character error rate on test: 5.00 %**" in card.text
     assert "espeak" not in card.text
+    _write(run, RECIPE | {"unit": "character", "targets": {"unit": "sentencepiece"}}, results)
+    assert "Targets: sentencepieces of the normalised transcripts." in write_card(run).read_text(encoding="utf-8")
+
+
+def test_targets_of_a_lexicon_are_told(run):
+    _write(run, RECIPE | {"targets": {"unit": "phoneme", "voice": "ky", "lexicon_sha256": "0"}})
+    text = write_card(run).read_text(encoding="utf-8")
+    assert "phonemes of a pronunciation lexicon, and of espeak-ng 1.52.0 for words it lacks." in text
+    assert "what a lexicon or espeak-ng derives" in text
+    results = {name: value for name, value in RESULTS.items() if name != "espeak_version"}
+    _write(run, RECIPE | {"targets": {"unit": "phoneme", "lexicon_sha256": "0"}}, results)
+    assert "espeak" not in write_card(run).read_text(encoding="utf-8")
 
 
 def test_what_is_missing_is_said(run):

@@ -196,6 +196,8 @@ def test_results_by_split():
     assert (results["validation"]["deletions"], results["validation"]["seconds"]) == (1, 0.0)
     characters = evaluate_predictions([{"split": "test", "reference": "ал келди", "hypothesis": "ал келд"}], "character")["test"]
     assert (characters["cer"], characters["wer"], characters["deletions"]) == (1 / 8, 0.5, 1)
+    chinese = evaluate_predictions([{"split": "test", "reference": "你好世界", "hypothesis": "你 世界"}], "character")["test"]
+    assert (chinese["cer"], "wer" in chinese) == (1 / 4, False)
     words = evaluate_predictions([{"split": "test", "reference": "ал келди", "hypothesis": "ал келд"}], "word")["test"]
     assert (words["wer"], words["cer"], words["substitutions"]) == (0.5, 1 / 8, 1)
 

@@ -176,6 +176,7 @@ def test_many_symbols_are_cut_to_a_readable_map(tmp_path, browser):
     page.goto(path.as_uri())
     assert page.locator("table.heat tbody tr").count() == 46
     assert "others are not" in page.locator("body").inner_text()
+    assert "Word error rate" not in page.content()  # there are no words in text without spaces
     page.close()
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import TrainerCallback
 
 from hfasr.corpora import common_voice
-from hfasr.corpora.rows import add_target, plain
+from hfasr.corpora.rows import plain
+from hfasr.corpora.targets import add_target
 from hfasr.models.load import load_model
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer

@@ -9,7 +9,8 @@ import torch
 from transformers import TrainerControl, TrainerState
 
 from hfasr.corpora import common_voice
-from hfasr.corpora.rows import add_target, decoded, plain, with_column
+from hfasr.corpora.rows import decoded, plain, with_column
+from hfasr.corpora.targets import add_target
 from hfasr.decoding.greedy import collapse
 from hfasr.models.load import load_model
 from hfasr.text.phonemize import Phonemizer

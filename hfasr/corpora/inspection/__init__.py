@@ -1,0 +1,1 @@
+"""Rows -> what is in them: figures, suspicious rows, a page."""

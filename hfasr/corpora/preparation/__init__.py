@@ -1,0 +1,1 @@
+"""Rows -> sharded Parquet with 16 kHz FLAC."""

@@ -1,0 +1,1 @@
+"""Files on disk or on the Hub -> rows."""

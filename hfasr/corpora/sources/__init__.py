@@ -1,0 +1,1 @@
+"""One file per source; the function that loads it has the name of its file."""

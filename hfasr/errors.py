@@ -1,0 +1,20 @@
+"""How a command ends that was given something wrong: one sentence, not a traceback."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """End the process with status 2 and the message of a ValueError, OSError or missing package; HFASR_TRACEBACK=1 shows where."""
+    try:
+        yield
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("HFASR_TRACEBACK"):
+            raise
+        rank = int(os.environ.get("RANK", "0"))
+        where = f" on process {rank}" if rank else ""
+        print(f"error{where}: {error}\n(HFASR_TRACEBACK=1 shows where)", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -13,12 +13,19 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hfasr import CTCTrainer, Phonemizer, add_target, build_tokenizer, load_model
-from hfasr.corpora.check import check_audio
+from hfasr import CTCTrainer, Phonemizer, build_tokenizer, load_model
 from hfasr.models.load import BUILT_IN, model_config
 from hfasr.text.vocabulary import evaluated_as, target_record
-from hfasr.training.batching import check_budget
-from hfasr.training.recipe import EMBEDDED, RecipeArguments, filter_rows, open_corpus
+from hfasr.training.recipe import (
+    EMBEDDED,
+    RecipeArguments,
+    check_rows,
+    filter_rows,
+    open_corpus,
+    training_table,
+    training_targets,
+    with_targets,
+)
 from hfasr.training.run import finish_run, record_run, run_recipe, start_run
 
 UNISPEECH = "microsoft/unispeech-large-multi-lingual-1500h-cv"
@@ -94,17 +101,16 @@ def train(recipe: Kyrgyz, name: str, unit: str, to_target):
     base_model = starting_point(recipe)
     corpus = open_corpus(recipe, LANGUAGE, **common_voice_options(recipe))
     corpus, left_out = filter_rows(recipe, corpus)
-    corpus = add_target(corpus, to_target)
-    check_budget(corpus["train"]["duration"], recipe.max_batch_seconds)
+    corpus = with_targets(corpus, to_target)
 
-    record = target_record(corpus["train"]["target"], **to_target.record)
-    tokenizer = build_tokenizer(corpus["train"]["target"], unit, record=record, min_count=recipe.min_symbol_count)
+    table = training_table(recipe, corpus)
+    targets = training_targets(corpus, table, to_target)
+    tokenizer = build_tokenizer(targets, unit, record=target_record(targets, **to_target.record), min_count=recipe.min_symbol_count)
     model, processor = load_model(base_model, tokenizer, config_overrides=model_settings(base_model) | recipe.config_overrides)
-    corpus, bad = check_audio(corpus, decode=recipe.decode_check)
-    corpus, too_long = filter_rows(recipe, corpus)  # now by the decoded audio
+    corpus, bad = check_rows(recipe, corpus)
 
     trainer = CTCTrainer(model, recipe, processor, corpus["train"], corpus["validation"], unit=evaluated_as(unit))
-    record_run(trainer, corpus, left_out + bad + too_long, name=name, language=LANGUAGE, base_model=base_model)
+    record_run(trainer, corpus, left_out + bad, table=table, name=name, language=LANGUAGE, base_model=base_model)
     trainer.train(recipe.resume_from_checkpoint)
     finish_run(trainer, corpus, splits=("validation", *recipe.test_splits))
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from hfasr import Normalizer, prepare
 from hfasr.corpora import common_voice, embedded
 from hfasr.corpora.rows import plain
 from hfasr.training.run import run_recipe
@@ -31,6 +33,12 @@ def load_recipe(name: str):
 def run(*flags: str | Path) -> None:
     recipe = load_recipe("ky_phoneme")
     run_recipe(recipe.main, recipe.KyPhoneme, recipe.presets, [*map(str, flags)])
+
+
+def run_char(monkeypatch, *flags: str | Path) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "recipes")  # as for a script that is run there
+    recipe = load_recipe("ky_char")
+    run_recipe(recipe.main, recipe.KyChar, lambda given: recipe.presets(given, metric="cer"), [*map(str, flags)])
 
 
 @pytest.fixture(scope="module")
@@ -155,19 +163,19 @@ def test_two_hundred_damaged_clips_are_listed_and_training_ends(toy_release, tmp
 
 def test_a_clip_that_goes_bad_during_training_is_listed(toy_release, tmp_path, monkeypatch):
     """The check came before; the disk failed after."""
-    import hfasr.corpora.check
+    import hfasr.training.recipe
 
     release = tmp_path / "ky"
     shutil.copytree(toy_release, release)
     spoiled = plain(common_voice(release, splits=["train"])["train"])[0]
-    check = hfasr.corpora.check.check_audio
+    check = hfasr.training.recipe.check_audio
 
-    def check_then_spoil(corpus):
-        result = check(corpus)
+    def check_then_spoil(corpus, **options):
+        result = check(corpus, **options)
         Path(spoiled["audio"]["path"]).write_bytes(b"gone")
         return result
 
-    monkeypatch.setattr(hfasr.corpora.check, "check_audio", check_then_spoil)
+    monkeypatch.setattr(hfasr.training.recipe, "check_audio", check_then_spoil)
     run(*QUICK, "--corpus", release, "--output_dir", tmp_path / "run")
     (listed,) = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
     assert listed["id"] == spoiled["id"]
@@ -185,7 +193,9 @@ def refused(capsys, *flags) -> str:
 def test_wrong_input_is_one_sentence(toy_release, finished, tmp_path, capsys):
     new = ["--output_dir", tmp_path / "run", "--corpus", toy_release]
     assert "nowhere: no such corpus" in refused(capsys, *QUICK, "--output_dir", tmp_path / "run", "--corpus", "nowhere")
-    assert "Is this a Common Voice release?" in refused(capsys, *QUICK, "--output_dir", tmp_path / "run", "--corpus", REPOSITORY / "hfasr")
+    assert "looks like no source that is known" in refused(
+        capsys, *QUICK, "--output_dir", tmp_path / "run", "--corpus", REPOSITORY / "hfasr"
+    )
     assert "holds another run or model" in refused(capsys, *QUICK, "--corpus", toy_release, "--output_dir", finished)
     assert "max_batch_seconds is 2 but the longest row" in refused(capsys, *QUICK, *new, "--max_batch_seconds", "2")
     assert "no folder here" in refused(capsys, *new, "--base_model", "somewhere/nothing")
@@ -239,3 +249,47 @@ def test_resuming_on_other_targets_is_refused(finished, tmp_path, capsys):
     other = embedded("ky", seed=4, utterances={"train": 12, "dev": 2, "test": 2})
     message = refused(capsys, *QUICK, "--corpus", other, "--output_dir", finished, "--resume_from_checkpoint")
     assert "targets_sha256" in message
+
+
+def test_characters_share_the_recipe(toy_release, tmp_path, monkeypatch, caplog):
+    run_char(monkeypatch, *QUICK, "--corpus", toy_release, "--output_dir", tmp_path / "run", "--learning_rate", "1e-4")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    test = [row for row in predictions if row["split"] == "test"]
+    assert results["test"]["cer"] == pytest.approx(jiwer.cer([row["reference"] for row in test], [row["hypothesis"] for row in test]))
+    assert 0 < results["test"]["wer"] <= 1.0
+    assert test[0]["reference"] == Normalizer("ky")(test[0]["text"])
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["targets"]["normalizer"] == "ky"
+    assert recipe["arguments"]["metric_for_best_model"] == "cer"
+
+
+def test_leaks_are_printed(toy_release, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("hfasr"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("hfasr"), "handlers", [logging.NullHandler()])  # else the recipe sets up its own
+    release = tmp_path / "ky"
+    shutil.copytree(toy_release, release)
+    header, *lines = (release / "train.tsv").read_text(encoding="utf-8").splitlines()
+    sentence = lines[0].split("\t")[header.split("\t").index("sentence")]
+    rows = [line.split("\t") for line in (release / "test.tsv").read_text(encoding="utf-8").splitlines()]
+    rows[1][rows[0].index("sentence")] = sentence.upper().replace("О", "O").replace("А", "A") + " !"
+    (release / "test.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    run(*QUICK, "--corpus", release, "--output_dir", tmp_path / "run", "--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no",
+        "--load_best_model_at_end", "false")  # fmt: skip
+    assert "what training shares with the splits that it is tested on" in caplog.text
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["corpus"]["leaks"]["test"]["sentence_rows"] == 1
+    assert sentence not in json.dumps(recipe["corpus"]["leaks"], ensure_ascii=False)
+
+
+def test_a_prepared_corpus_is_streamed(toy_release, tmp_path):
+    prepare(common_voice(toy_release, splits=["train", "validation", "test"]), tmp_path / "shards", num_workers=1, shard_seconds=20)
+    steps = ["--max_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", "--save_strategy", "steps", "--save_steps", "3"]
+    flags = ["--corpus", tmp_path / "shards", "--stream", "--min_seconds", "1.0", "--stream_window", "16", "--output_dir", tmp_path / "run"]
+    run(*QUICK, *flags, *steps)
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["corpus"]["streamed"] is True
+    assert recipe["corpus"]["splits"]["train"]["utterances"] == 24
+    assert recipe["corpus"]["leaks"]["test"]["rows"] == 6
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["updates"] == 3
+    assert (tmp_path / "run" / "README.md").is_file()

@@ -8,7 +8,7 @@ asked for, while other columns are read without touching the audio.
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,6 +105,13 @@ def column(rows: Dataset, name: str, part: str | None = None) -> pyarrow.Chunked
     if part is not None:
         values = pyarrow.compute.struct_field(values, part)
     return values if rows._indices is None else values.take(rows._indices.column(0))
+
+
+def iter_values(rows: Dataset, name: str, chunk: int = 10_000) -> Iterator:
+    """Yield the values of a column one by one; unlike a list of them, this takes little memory."""
+    values = column(rows, name)
+    for start in range(0, len(values), chunk):
+        yield from values.slice(start, chunk).to_pylist()
 
 
 def with_column(rows: Dataset, name: str, values: Sequence | np.ndarray | pyarrow.Array | pyarrow.ChunkedArray, feature: Value) -> Dataset:

@@ -338,7 +338,7 @@ def input_lengths(processor: ProcessorMixin, samples: torch.Tensor) -> torch.Ten
     """Return what the attention mask will count for utterances of `samples` (B,): samples, or frames of the feature extractor."""
     extractor = processor.feature_extractor
     if isinstance(extractor, MelFeatureExtractor):
-        return torch.tensor([extractor.frame_count(int(count)) for count in samples])
+        return extractor.frame_count(samples)
     if isinstance(extractor, SeamlessM4TFeatureExtractor):
         # Kaldi's frames of 25 ms every 10 ms, stacked in pairs
         return ((samples - 400) // 160 + 1).clamp(min=0) // extractor.stride

@@ -129,8 +129,8 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
             data = {name: value.cpu().numpy() for name, value in data.items()}
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def frame_count(self, samples: int) -> int:
-        """Valid mel frames F of a waveform of `samples` samples."""
+    def frame_count(self, samples: int | torch.Tensor) -> int | torch.Tensor:
+        """Valid mel frames F of a waveform of `samples` samples, or those of several, as a tensor of counts."""
         return samples // self.hop_length + (self.framing == "nemo24")
 
     @property

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -15,6 +16,8 @@ WORD_BAR = "|"
 # espeak writes "(en)" where it goes on in another language, and "(ky)" where it comes back
 _FLAG = re.compile(r"\(.+?\)")
 _MOST_NAMED = 10
+
+_ONE_AT_A_TIME = threading.Lock()  # the library keeps its state in global variables
 
 
 class Phonemes(NamedTuple):
@@ -145,8 +148,9 @@ class Phonemizer:
         """Return what espeak-ng makes of each line, with the language flags."""
         if not lines:
             return []
-        backend, separator = _backend(self.voice)
-        return backend.phonemize(lines, separator, strip=False)
+        with _ONE_AT_A_TIME:
+            backend, separator = _backend(self.voice)
+            return backend.phonemize(lines, separator, strip=False)
 
     def _join(self, words: Iterable[str]) -> str:
         return (f" {WORD_BAR} " if self.word_bars else " ").join(words)

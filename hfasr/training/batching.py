@@ -1,6 +1,5 @@
 """Rows -> batches of equal padded seconds -> tensors."""
 
-import itertools
 import json
 import logging
 import math
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 
 from hfasr.audio import SAMPLING_RATE, load_audio
 from hfasr.models.load import input_lengths, output_lengths
+from hfasr.text.vocabulary import Labels
 
 logger = logging.getLogger(__name__)
 
@@ -125,35 +125,42 @@ def shuffle_sorted(durations: np.ndarray, draw: np.random.Generator) -> np.ndarr
 
 def cut_batches(order: np.ndarray, durations: np.ndarray, max_batch_seconds: float) -> list[list[int]]:
     """Cut a sequence of places in `durations` into batches whose rows x longest stay within the budget."""
-    batches, rows, longest = [], [], 0.0
-    for row, seconds in zip(order.tolist(), durations[order].tolist(), strict=True):
-        longest = max(longest, seconds)
-        if rows and longest * (len(rows) + 1) > max_batch_seconds:
-            batches.append(rows)
-            rows, longest = [], seconds
-        rows.append(row)
-    return batches + [rows]
+    lengths, batches, first = durations[order], [], 0
+    while first < len(order):
+        # as many as would fit if no later row were longer
+        some = lengths[first : first + max(1, int(max_batch_seconds / lengths[first]) + 1)]
+        fits = np.maximum.accumulate(some) * np.arange(1, len(some) + 1) <= max_batch_seconds
+        last = first + max(1, len(some) if fits.all() else int(np.argmin(fits)))
+        batches.append(order[first:last].tolist())
+        first = last
+    return batches
 
 
-def misfits(labels: Sequence[Sequence[int]], durations: Sequence[float], model: PreTrainedModel, processor) -> list[str]:
-    """Say of each row why CTC cannot train on it: no labels, or more labels than frames; "" where it can.
+def misfits(labels: Labels, durations: np.ndarray, model: PreTrainedModel, processor) -> dict[int, str]:
+    """Say why CTC cannot train on some rows, by their places: no labels, or more labels than frames.
 
     A label that repeats the one before it needs a blank between, so L labels with R repeats need L + R frames (Graves et
     al. 2006).
 
     Args:
-        labels: Label ids of each row.
-        durations: Seconds of each row.
+        labels: Label ids of the rows.
+        durations: Seconds of each row `(N,)`.
         model: Tells the frames of its logits.
         processor: Its feature extractor tells the length of the input.
     """
-    samples = torch.tensor([round(seconds * SAMPLING_RATE) for seconds in durations], dtype=torch.int64)
-    frames = output_lengths(model, input_lengths(processor, samples)).tolist()
-    reasons = []
-    for row, available in zip(labels, frames, strict=True):
-        needed = len(row) + sum(a == b for a, b in itertools.pairwise(row))
-        reason = "" if row else "the target is empty"
-        reasons.append(reason if needed <= available else f"{len(row)} labels need {needed} frames, the audio has {available}")
+    samples = torch.from_numpy(np.rint(np.asarray(durations) * SAMPLING_RATE).astype(np.int64))
+    frames = output_lengths(model, input_lengths(processor, samples)).numpy()
+    starts, ends = labels.offsets[:-1], labels.offsets[1:]
+    again = np.zeros(len(labels.ids) + 1, np.int64)
+    again[1:-1] = labels.ids[1:] == labels.ids[:-1]
+    again[starts] = 0  # the first label of a row follows none
+    repeats = np.concatenate([[0], np.cumsum(again[:-1])])
+    counts = ends - starts
+    needed = counts + repeats[ends] - repeats[starts]
+    reasons = {}
+    for place in np.flatnonzero((counts == 0) | (needed > frames)).tolist():
+        too_many = f"{counts[place]} labels need {needed[place]} frames, the audio has {frames[place]}"
+        reasons[place] = too_many if counts[place] else "the target is empty"
     return reasons
 
 

@@ -11,17 +11,18 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from datasets import DatasetDict, disable_progress_bars
+from datasets import Dataset, DatasetDict, IterableDataset, disable_progress_bars
 from transformers import HfArgumentParser, set_seed
 from transformers.utils import logging as transformers_logging
 
 from hfasr.corpora.inspection.summary import describe
-from hfasr.corpora.rows import plain
+from hfasr.corpora.leaks import Leaks, leaks
+from hfasr.corpora.rows import iter_values, plain
 from hfasr.errors import user_errors
 from hfasr.evaluation.card import public_name, write_card
 from hfasr.evaluation.hub import check_push, push_run
@@ -111,34 +112,54 @@ def start_run(recipe: CTCTrainingArguments) -> None:
     set_seed(recipe.seed)
 
 
-def record_run(trainer: CTCTrainer, corpus: DatasetDict, left_out: list[dict], *, name: str, language: str, base_model: str) -> None:
+def record_run(
+    trainer: CTCTrainer,
+    corpus: Mapping[str, Dataset | IterableDataset],
+    left_out: list[dict],
+    *,
+    table: Dataset | None = None,
+    name: str,
+    language: str,
+    base_model: str,
+) -> None:
     """Print what training shares with the other splits, write `recipe.json` and `quarantine.jsonl`; refuse to resume on other targets.
 
     Args:
         trainer: Holds the arguments, the processor and the rows it dropped.
         corpus: The rows as they are trained on and evaluated.
         left_out: Rows that filters and `check_audio` set aside.
+        table: For a stream, a table of what is trained on, if there is one.
         name: Of the recipe.
         language: Language code.
         base_model: What training started from.
     """
     recipe, folder = trainer.args, Path(trainer.args.output_dir)
     targets = trainer.processing_class.tokenizer.init_kwargs["hfasr"]
+    tables = DatasetDict({split: rows for split, rows in corpus.items() if isinstance(rows, Dataset)})
+    train = trainer.train_dataset if "train" in tables else table
+    described = DatasetDict({"train": train, **{split: rows for split, rows in tables.items() if split != "train"}} if train else tables)
+    shared = leaks(described) if train else None
+    if shared:
+        logger.warning("what training shares with the splits that it is tested on:\n%s", shared)
+    elif shared is not None:
+        logger.info("training shares no sentence, speaker or recording with the other splits")
     content = {
         "recipe": name,
         "language": language,
         "unit": trainer.unit,
         "corpus": {
             "name": getattr(recipe, "corpus", ""),
-            "splits": describe(DatasetDict({**corpus, "train": trainer.train_dataset})),
+            "splits": describe(described),
+            "streamed": "train" not in tables,
             "left_out": len(left_out) + len(trainer.dropped),
+            "leaks": None if shared is None else _counts(shared),
         },
         "base_model": base_model,
         "model_type": trainer.model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "synthetic": _is_synthetic(recipe),
         "targets": targets,
-        "missing_symbols": _missing_symbols(trainer, corpus),
+        "missing_symbols": _missing_symbols(trainer, tables),
         "arguments": _plain_arguments(recipe),
         "versions": {"python": platform.python_version(), **{package: version(package) for package in _VERSIONS}},
         "git_commit": _git_commit(),
@@ -151,8 +172,15 @@ def record_run(trainer: CTCTrainer, corpus: DatasetDict, left_out: list[dict], *
     if not recipe.should_save:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_jsonl(folder / "quarantine.jsonl", left_out + trainer.dropped)
+    quarantine = folder / "quarantine.jsonl"
+    met_before = quarantine.read_text(encoding="utf-8").splitlines() if recipe.resume_from_checkpoint and quarantine.is_file() else []
+    write_jsonl(quarantine, _deduplicated([*map(json.loads, met_before), *left_out, *trainer.dropped]))
     _write_json(before, content)
+
+
+def _counts(shared: Leaks) -> dict[str, dict]:
+    """Return what is shared without the sentences: recipe.json is pushed with the run."""
+    return {split: {name: value for name, value in leak.items() if name != "examples"} for split, leak in shared.as_dict().items()}
 
 
 def _is_synthetic(recipe: CTCTrainingArguments) -> bool:
@@ -164,8 +192,9 @@ def _is_synthetic(recipe: CTCTrainingArguments) -> bool:
 def _missing_symbols(trainer: CTCTrainer, corpus: DatasetDict) -> dict[str, dict[str, int]]:
     """Count, by split, the symbols that training lacks and the model can therefore never get right."""
     found = {}
+    tokenizer = trainer.processing_class.tokenizer
     for split, rows in corpus.items():
-        if missing := missing_symbols(rows["target"], trainer.processing_class.tokenizer, trainer.unit):
+        if missing := missing_symbols(iter_values(rows, "target"), tokenizer, tokenizer.init_kwargs["hfasr"]["unit"]):
             logger.warning("%s holds symbols that training lacks: %s", split, ", ".join(f"{symbol} ({n})" for symbol, n in missing.items()))
             found[split] = dict(missing)
     return found
@@ -206,7 +235,8 @@ def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: tuple[str, ...]
     trainer.accelerator.wait_for_everyone()
     if not recipe.should_save:
         return {}
-    _deduplicate(folder / "quarantine.jsonl")
+    quarantine = folder / "quarantine.jsonl"
+    write_jsonl(quarantine, _deduplicated([json.loads(line) for line in quarantine.read_text(encoding="utf-8").splitlines()]))
     results = {
         **evaluate_predictions(utterances, trainer.unit),
         "espeak_version": trainer.processing_class.tokenizer.init_kwargs["hfasr"].get("espeak_version"),
@@ -246,24 +276,23 @@ def _utterances(split: str, rows, hypotheses: list[str]) -> list[dict]:
 
 def _details(folder: Path, results: dict) -> dict[str, str]:
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    train = recipe["corpus"]["splits"]["train"]
+    train = recipe["corpus"]["splits"].get("train")
     corpus = "embedded (synthetic speech)" if recipe["synthetic"] else public_name(recipe["corpus"]["name"])
+    size = f"{train['hours']:.2f} h of training speech in {train['utterances']} utterances" if train else "training speech streamed"
+    targets = recipe["targets"]
+    makers = [f"espeak-ng {targets['espeak_version']}"] if targets.get("espeak_version") else []
+    makers += ["a lexicon"] if "lexicon_sha256" in targets else []
     return {
         "Model": f"{recipe['model_type']}, {recipe['parameters'] / 1e6:.2f} M parameters, from {public_name(recipe['base_model'])}",
-        "Corpus": f"{corpus}, {train['hours']:.2f} h of training speech in {train['utterances']} utterances, "
-        f"{recipe['corpus']['left_out']} left out",
-        "Targets": f"{recipe['unit']}s" + (f" of espeak-ng {results['espeak_version']}" if results["espeak_version"] else ""),
+        "Corpus": f"{corpus}, {size}, {recipe['corpus']['left_out']} left out",
+        "Targets": f"{targets['unit']}s" + (f" of {' and '.join(makers)}" if makers else ""),
         "Training": f"{results['updates']} updates in {results['train_seconds'] / 60:.1f} minutes, {recipe['hardware']}",
     }
 
 
-def _deduplicate(path: Path) -> None:
+def _deduplicated(records: list[dict]) -> list[dict]:
     """Workers of several processes and epochs may have met the same clip."""
-    records = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        records.setdefault((record["id"], record["reason"]), record)
-    write_jsonl(path, records.values())
+    return list({(record["id"], record["reason"]): record for record in reversed(records)}.values())[::-1]
 
 
 def _write_json(path: Path, content: dict) -> None:

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 
 from hfasr.audio import audio_duration
 from hfasr.corpora.rows import ENCODED_AUDIO
+from hfasr.text.vocabulary import encode_targets
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.batching import cut_batches, misfits, shuffle_sorted
 from hfasr.training.shards import Shards
@@ -188,11 +189,12 @@ class StreamBatchSampler(Sampler[list[dict]]):
         if not rows:
             return []
         _check_columns(list(rows[0]))
-        labels = [self._tokenizer(row["target"]).input_ids if row["target"] else [] for row in rows]
-        seconds = [row["duration"] if row["duration"] is not None else float("nan") for row in rows]
-        reasons = misfits(labels, [one if one == one else 0.0 for one in seconds], self._model, self._processor)
+        labels = encode_targets(self._tokenizer, [row["target"] or "" for row in rows])
+        seconds = np.array([row["duration"] if row["duration"] is not None else np.nan for row in rows])
+        reasons = misfits(labels, np.nan_to_num(seconds), self._model, self._processor)
         kept, bad = [], []
-        for row, ids, one, reason in zip(rows, labels, seconds, reasons, strict=True):
+        for place, (row, one) in enumerate(zip(rows, seconds.tolist(), strict=True)):
+            reason = reasons.get(place)
             if not one > 0:
                 reason = _unreadable(row["audio"])
             elif one > self.args.max_batch_seconds:
@@ -200,7 +202,7 @@ class StreamBatchSampler(Sampler[list[dict]]):
             if reason:
                 bad.append((row, reason))
             else:
-                kept.append({**row, "labels": ids})
+                kept.append({**row, "labels": labels.ids[labels.offsets[place] : labels.offsets[place + 1]].tolist()})
         self._quarantine.add(bad)
         if bad:
             self._barren = (*self._barren[:2], bad[0][1])

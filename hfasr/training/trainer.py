@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import torch
 from accelerate.data_loader import DataLoaderShard
 from datasets import Dataset, IterableDataset, Value
@@ -16,11 +17,12 @@ from torch.nn import functional
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer
 from transformers.trainer_utils import EvalPrediction
 
-from hfasr.corpora.rows import plain, with_column
+from hfasr.corpora.rows import column, iter_values, plain, with_column
 from hfasr.decoding.greedy import decode_frames, labels_to_text
 from hfasr.evaluation.metrics import RATE_NAMES, error_rate
 from hfasr.files import write_text
 from hfasr.models.load import encoder_of, freeze_feature_encoder, output_lengths
+from hfasr.text.vocabulary import Labels, encode_targets
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.batching import PADDING, CTCCollator, DurationBatchSampler, misfits
 from hfasr.training.callbacks import FreezeEncoder, StopOnSignal, WatchLoss
@@ -65,11 +67,12 @@ class CTCTrainer(Trainer):
         self._processor = processor
         self._follow = FollowStream() if isinstance(train_dataset, IterableDataset) else None
         self._stream_state: dict | None = None
+        self._batches: tuple[Dataset | None, DurationBatchSampler | None] = (None, None)
         if self._follow is not None:
             check_stream(train_dataset, args)
         elif train_dataset is not None:
-            train_dataset, self.dropped = drop_unfit(self._labelled(train_dataset), model, processor)
-            self._sampler(train_dataset, args)  # a budget that is too small is told now
+            train_dataset, self.dropped = drop_unfit(*self._labelled(train_dataset), model, processor)
+            self._batches = (train_dataset, self._sampler(train_dataset, args))  # a budget that is too small is told now
         if any(isinstance(rows, IterableDataset) for rows in (eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset])):
             raise TypeError("eval_dataset is a stream; evaluation needs a table, such as Dataset.from_list(list(stream))")
         if isinstance(eval_dataset, dict):
@@ -154,7 +157,8 @@ class CTCTrainer(Trainer):
             rows, self._follow.sampler = EncodedRows(), sampler
         else:
             rows = self.train_dataset.select_columns(["id", "audio", "labels"])
-            sampler = self._sampler(self.train_dataset, self.args)
+            known, sampler = self._batches
+            sampler = sampler if known is self.train_dataset else self._sampler(self.train_dataset, self.args)
         workers = self.args.dataloader_num_workers
         # Accelerate's loader, but our sampler serves one process already: its own sharding would shard it again.
         return DataLoaderShard(
@@ -235,7 +239,7 @@ class CTCTrainer(Trainer):
     @staticmethod
     def _sampler(rows: Dataset, args: CTCTrainingArguments) -> DurationBatchSampler:
         return DurationBatchSampler(
-            rows["duration"],
+            column(rows, "duration").to_numpy(),
             args.max_batch_seconds,
             num_processes=args.world_size,
             process_index=args.process_index,
@@ -251,23 +255,26 @@ class CTCTrainer(Trainer):
         self._blank_frames = self._blank_frames + blanks.sum()
         self._frames = self._frames + within.sum()
 
-    def _labelled(self, rows: Dataset) -> Dataset:
-        """Add `labels`, the ids of `target`."""
-        rows = plain(rows)
-        labels = [self._processor.tokenizer(target).input_ids if target else [] for target in rows["target"]]
-        return with_column(rows, "labels", labels, List(Value("int32")))
+    def _labelled(self, rows: Dataset) -> tuple[Dataset, Labels]:
+        """Add `labels`, the ids of `target`; return them as well."""
+        labels = encode_targets(self._processor.tokenizer, iter_values(rows, "target"))
+        ids = pyarrow.ListArray.from_arrays(labels.offsets.astype(np.int32), labels.ids)
+        return with_column(plain(rows), "labels", ids, List(Value("int32"))), labels
 
     def _by_duration(self, rows: Dataset) -> tuple[Dataset, list[int]]:
         """Sort rows for evaluation, longest first, so that batches of a fixed number of rows pad little."""
-        order = np.argsort(-np.asarray(rows["duration"]), kind="stable").tolist()
-        return self._labelled(plain(rows).select(order)), order
+        order = np.argsort(-column(rows, "duration").to_numpy(), kind="stable")
+        return self._labelled(plain(rows).select(order))[0], order.tolist()
 
 
-def drop_unfit(rows: Dataset, model: PreTrainedModel, processor) -> tuple[Dataset, list[dict]]:
+def drop_unfit(rows: Dataset, labels: Labels, model: PreTrainedModel, processor) -> tuple[Dataset, list[dict]]:
     """Drop the rows that CTC cannot train on: no labels, or more labels than frames.
 
     Args:
-        rows: Rows with `labels` and `duration`.
+        rows: Rows with `duration`.
+        labels: Their label ids.
+        model: Tells the frames of its logits.
+        processor: Its feature extractor tells the length of the input.
 
     Returns:
         The rows that fit, and one `{"split": "train", "id", "path", "reason"}` for each of the others.
@@ -275,20 +282,19 @@ def drop_unfit(rows: Dataset, model: PreTrainedModel, processor) -> tuple[Datase
     Raises:
         ValueError: No row is left.
     """
-    audio, ids = rows["audio"], rows["id"]
-    kept, dropped = [], []
-    for place, reason in enumerate(misfits(rows["labels"], rows["duration"], model, processor)):
-        if reason:
-            dropped.append({"split": "train", "id": ids[place], "path": audio[place]["path"], "reason": reason})
-        else:
-            kept.append(place)
-    if not kept:
-        raise ValueError(
-            f"none of the {len(rows)} training rows can be trained on, for example: {dropped[0]['reason'] if dropped else 'no rows'}"
-        )
-    if dropped:
-        logger.warning("%d training rows are left out, for example %s: %s", len(dropped), dropped[0]["id"], dropped[0]["reason"])
-    return (rows.select(kept) if dropped else rows), dropped
+    reasons = misfits(labels, column(rows, "duration").to_numpy(), model, processor)
+    if len(reasons) == len(rows):
+        raise ValueError(f"none of the {len(rows)} training rows can be trained on, for example: {reasons.get(0, 'no rows')}")
+    if not reasons:
+        return rows, []
+    unfit = rows.select(list(reasons))
+    ids, paths = column(unfit, "id").to_pylist(), column(unfit, "audio", "path").to_pylist()
+    dropped = [
+        {"split": "train", "id": name, "path": path, "reason": reason}
+        for name, path, reason in zip(ids, paths, reasons.values(), strict=True)
+    ]
+    logger.warning("%d training rows are left out, for example %s: %s", len(dropped), dropped[0]["id"], dropped[0]["reason"])
+    return rows.select(np.delete(np.arange(len(rows)), list(reasons))), dropped
 
 
 def ctc_loss_sum(logits: torch.Tensor, labels: torch.Tensor, frames: torch.Tensor, blank: int, *, zero_infinity: bool) -> torch.Tensor:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 SOURCES = ("crowdsourced", "parliament", "podcasts", "radio", "talkshow", "tv_news", "tts")
 WORDS = "бір екі үш төрт бес алты жеті сегіз тоғыз он қазақ тілі сөйлеу тану жүйесі үйренеді көп дерек керек болады".split()  # noqa: SIM905
 
@@ -33,6 +34,27 @@ corpus = load_corpus(sys.argv[1], source=sys.argv[2])
 seconds = time.perf_counter() - imported
 print(json.dumps({"rows": sum(map(len, corpus.values())), "import": imported - start, "seconds": seconds,
                   "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
+# From the start of the process to the first batch of a recipe, imports included.
+START = """
+import json, os, resource, sys, time
+start = time.perf_counter()
+sys.path.insert(0, sys.argv[1])
+import ky_char
+imported = time.perf_counter()
+from hfasr.training.batching import CTCCollator
+from hfasr.training.run import run_recipe
+collate = CTCCollator.__call__
+
+def first(self, rows):
+    batch = collate(self, rows)
+    print(json.dumps({"rows": len(rows), "import": imported - start, "seconds": time.perf_counter() - start,
+                      "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
+    os._exit(0)
+
+CTCCollator.__call__ = first
+run_recipe(ky_char.main, ky_char.KyChar, lambda recipe: ky_char.presets(recipe, metric="cer"), sys.argv[2:])
 """
 
 
@@ -61,7 +83,13 @@ def make_manifest(folder: Path, tree: Path, lines: int) -> Path:
     names = [f"{place}/{name}" for place, _, names in os.walk(tree) for name in names if name.endswith(".flac")]
     with open(path, "w", encoding="utf-8") as file:
         for number in range(lines):
-            record = {"audio_filepath": names[number % len(names)], "duration": 0.3, "text": " ".join(draw.choices(WORDS, k=4))}
+            # the same file serves for several lines, as segments
+            record = {
+                "audio_filepath": names[number % len(names)],
+                "offset": 0.05 * (number // len(names)),
+                "duration": 0.1,
+                "text": " ".join(draw.choices(WORDS, k=4)),
+            }
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     return path
 
@@ -95,6 +123,27 @@ def main() -> None:
                     f"{source + ' ' + what:24} {found['rows']:8} {found['import']:9.2f} {found['seconds']:7.2f} {found['peak']:8.0f}",
                     flush=True,
                 )
+        flags = [
+            "--corpus",
+            tree,
+            "--source",
+            "ksc2",
+            "--base_model",
+            "quartznet-small",
+            "--use_cpu",
+            "--report_to",
+            "none",
+            "--min_seconds",
+            "0",
+        ]
+        for what, more in (
+            ("first start, headers", ["--decode_check", "false"]),
+            ("next start, headers", ["--decode_check", "false"]),
+            ("first start, decoding", []),
+            ("next start", []),
+        ):
+            found = run(START, RECIPES, *flags, *more, "--output_dir", Path(temporary, "run"))
+            print(f"{what:24} {'':8} {found['import']:9.2f} {found['seconds']:7.2f} {found['peak']:8.0f}", flush=True)
     versions = ", ".join(f"{name} {version(name)}" for name in ("hfasr", "datasets", "pyarrow", "soundfile"))
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}")
 

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -6,8 +7,8 @@ import torch
 
 from hfasr.audio import load_audio, write_audio
 from hfasr.models.load import load_model
-from hfasr.text.vocabulary import build_tokenizer
-from hfasr.training.batching import CTCCollator, DurationBatchSampler
+from hfasr.text.vocabulary import build_tokenizer, encode_targets
+from hfasr.training.batching import CTCCollator, DurationBatchSampler, cut_batches, misfits
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,36 @@ def test_processes_share_a_step_of_like_lengths(kyrgyz_durations):
     for step in DurationBatchSampler(kyrgyz_durations, 320, num_processes=8).plan(0):
         longest = [kyrgyz_durations[batch].max() for batch in step if batch]
         assert max(longest) <= 1.35 * min(longest) or max(longest) > 9  # the few longest rows differ more
+
+
+def test_batches_are_cut_as_row_by_row():
+    draw = np.random.default_rng(0)
+    for _ in range(200):
+        durations = np.round(draw.uniform(0.5, 9, draw.integers(1, 60)), 1)
+        order = np.argsort(durations + draw.uniform(0, 1, len(durations)))
+        expected, rows = [], []
+        for row in order.tolist():
+            if rows and max(durations[[*rows, row]]) * (len(rows) + 1) > 20:
+                expected.append(rows)
+                rows = []
+            rows.append(row)
+        assert cut_batches(order, durations, 20.0) == [*expected, rows]
+
+
+def test_misfits_are_found_as_label_by_label():
+    draw = np.random.default_rng(0)
+    targets = [" ".join(draw.choice(["a", "b"], draw.integers(0, 40))) for _ in range(300)]
+    durations = draw.uniform(0.1, 1.2, len(targets))
+    tokenizer = build_tokenizer(["a b"])
+    model, processor = load_model("wav2vec2-tiny", tokenizer)
+    found = misfits(encode_targets(tokenizer, targets), durations, model, processor)
+    assert 50 < len(found) < 250
+    for place, (target, seconds) in enumerate(zip(targets, durations, strict=True)):
+        labels = tokenizer(target).input_ids if target else []
+        frames = int(model._get_feat_extract_output_lengths(torch.tensor(round(seconds * 16_000))))
+        needed = len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
+        reason = f"{len(labels)} labels need {needed} frames, the audio has {frames}" if labels else "the target is empty"
+        assert found.get(place) == (reason if not labels or needed > frames else None)
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():

@@ -142,7 +142,7 @@ def test_rows_that_do_not_fit_are_dropped_and_listed(corpus, tmp_path):
     assert len(trainer.train_dataset) == 3
     with pytest.raises(ValueError, match="none of the 1 training rows"):
         drop_unfit(
-            trainer._labelled(with_column(rows.select([1]), "target", [""], rows.features["target"])),
+            *trainer._labelled(with_column(rows.select([1]), "target", [""], rows.features["target"])),
             trainer.model,
             trainer.processing_class,
         )

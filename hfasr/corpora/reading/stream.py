@@ -11,16 +11,20 @@ import math
 import os
 import re
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from datasets import ClassLabel, Features, IterableDataset, Value
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from datasets.table import InMemoryTable
 
 from hfasr.audio import audio_duration
 from hfasr.corpora.reading.mapping import named_columns, row_mapping
-from hfasr.corpora.rows import ENCODED_AUDIO, FEATURES
+from hfasr.corpora.rows import ENCODED_AUDIO, FEATURES, plain
 from hfasr.paths import archive_path
 
 logger = logging.getLogger(__name__)
@@ -28,8 +32,6 @@ logger = logging.getLogger(__name__)
 _TAR = (".tar", ".tar.gz", ".tgz")
 _IN_SHARD = {"txt": "text", "text": "text", "transcript": "text", "json": "json"}
 _BATCH = 64  # rows whose targets are made together
-
-_ONE_AT_A_TIME = threading.Lock()  # `datasets` reads interleaved shards in threads, and espeak-ng serves one
 
 
 def stream_rows(
@@ -74,6 +76,33 @@ def stream_rows(
     return source.map(partial(_to_row, mapping=mapping, classes=classes), remove_columns=surplus, features=FEATURES)
 
 
+def shard_columns(
+    source: str | os.PathLike | list[str | os.PathLike], *, split: str | None = None, columns: dict[str, str] | None = None
+) -> Dataset | None:
+    """Read texts, speakers and durations of Parquet shards, without the audio: to build a vocabulary, to look for leaks.
+
+    Args:
+        source: As `stream_rows` takes files.
+        split: Of a folder.
+        columns: As `stream_rows` takes them.
+
+    Returns:
+        Rows whose audio has neither bytes nor path, with NaN where there is no column of durations; None for tar shards.
+    """
+    files = _shards(source, split)
+    if files[0].endswith(_TAR):
+        return None
+    features = Features.from_arrow_schema(pyarrow.parquet.read_schema(files[0]))
+    mapping = {ours: name for ours, name in row_mapping(features, columns).items() if ours in ("id", "text", "speaker", "duration")}
+    found = pyarrow.concat_tables([pyarrow.parquet.read_table(file, columns=list(mapping.values())) for file in files])
+    schema = FEATURES.arrow_schema
+    audio = pyarrow.array([None], schema.field("audio").type).take(pyarrow.array(np.zeros(len(found), np.int8)))
+    values = {ours: found.column(name).cast(schema.field(ours).type) for ours, name in mapping.items()} | {"audio": audio}
+    values["duration"] = pyarrow.compute.fill_null(values.get("duration", pyarrow.nulls(len(found), pyarrow.float64())), math.nan)
+    values = {name: values.get(name, pyarrow.nulls(len(found), pyarrow.string())) for name in FEATURES}
+    return plain(Dataset(InMemoryTable(pyarrow.table(values, schema=schema))))
+
+
 def add_stream_target(rows: IterableDataset, to_target: Callable[[list[str]], list[str]]) -> IterableDataset:
     """Add the column `target` as the rows come by.
 
@@ -87,8 +116,7 @@ def add_stream_target(rows: IterableDataset, to_target: Callable[[list[str]], li
 
 
 def _to_targets(rows: dict[str, list], to_target: Callable[[list[str]], list[str]]) -> dict[str, list[str]]:
-    with _ONE_AT_A_TIME:
-        return {"target": to_target([text or "" for text in rows["text"]])}
+    return {"target": to_target([text or "" for text in rows["text"]])}
 
 
 def _to_row(row: dict, mapping: dict[str, str], classes: dict[str, list[str]]) -> dict:

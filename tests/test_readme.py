@@ -34,7 +34,7 @@ def test_the_python_example(toy_release, monkeypatch, capsys):
     namespace = {}
     for line in blocks("python")[0].splitlines():
         code, _, promised = line.partition("#")
-        if code.startswith(("hfasr.Phonemizer", "hfasr.score")):
+        if code.startswith(("hfasr.Phonemizer", "hfasr.Normalizer", "hfasr.score")):
             assert repr(eval(code, namespace)) == promised.strip()
         else:
             exec(code, namespace)
@@ -58,24 +58,34 @@ def own_data(toy_release, tmp_path):
     }  # fmt: skip
 
 
-def test_the_commands_for_own_data(own_data, tmp_path, monkeypatch):
-    from test_recipe import load_recipe
+def test_the_commands_for_own_data(own_data, tmp_path, monkeypatch, capsys):
+    from test_recipe import REPOSITORY, load_recipe
 
+    from hfasr import cli
     from hfasr.training.run import run_recipe
 
-    recipe = load_recipe("ky_phoneme")
-    monkeypatch.setattr(recipe, "UNISPEECH", str(own_data["microsoft/unispeech-large-multi-lingual-1500h-cv"]))
-    monkeypatch.setattr(recipe, "BUILT_IN", {})
-    commands = [line for line in blocks("bash")[1].splitlines() if not line.startswith("#")]
-    assert len(commands) == 3
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(REPOSITORY / "recipes")
+    phoneme, char = load_recipe("ky_phoneme"), load_recipe("ky_char")
+    monkeypatch.setattr(phoneme, "UNISPEECH", str(own_data["microsoft/unispeech-large-multi-lingual-1500h-cv"]))
+    monkeypatch.setattr(phoneme, "BUILT_IN", {})
+    commands = [shlex.split(line) for line in blocks("bash")[1].splitlines() if not line.startswith("#")]
+    assert [words[1] if words[0] == "hfasr" else "launch" for words in commands] == ["inspect", *["launch"] * 4, "prepare", "launch"]
     quick = ["--max_steps", "2", "--eval_steps", "1", "--save_steps", "1", "--use_cpu", "--report_to", "none", "--disable_tqdm", "true",
              "--gradient_accumulation_steps", "1", "--dataloader_num_workers", "0"]  # fmt: skip
     for number, command in enumerate(commands):
-        words = [str(own_data.get(word, word)) for word in shlex.split(command)]
-        flags = words[words.index("recipes/ky_phoneme.py") + 1 :]
-        # the third goes on with a run, here that of the first
-        corpus = [] if "--corpus" in flags else ["--corpus", str(own_data["cv-corpus-25.0/ky"])]
-        run_recipe(
-            recipe.main, recipe.KyPhoneme, recipe.presets, [*flags, *corpus, *quick, "--output_dir", str(tmp_path / f"run{number % 2}")]
-        )
-        assert (tmp_path / f"run{number % 2}" / "README.md").is_file()
+        words = [str(own_data.get(word, word)) for word in command]
+        if words[0] == "hfasr":
+            monkeypatch.setattr("sys.argv", words)
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            assert not ended.value.code, capsys.readouterr().err
+            continue
+        (script,) = [word for word in words if word.startswith("recipes/")]
+        flags = words[words.index(script) + 1 :]
+        # the command that resumes goes on with the run of the pretrained model, here with its corpus
+        run, corpus = (number, []) if "--corpus" in flags else (1, ["--corpus", str(own_data["cv-corpus-25.0/ky"])])
+        recipe, recipe_class = (phoneme, phoneme.KyPhoneme) if "phoneme" in script else (char, char.KyChar)
+        run_recipe(recipe.main, recipe_class, recipe.presets, [*flags, *corpus, *quick, "--output_dir", str(tmp_path / f"run{run}")])
+        assert (tmp_path / f"run{run}" / "README.md").is_file()
+    assert (tmp_path / "ky.html").is_file()

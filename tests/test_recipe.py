@@ -38,7 +38,7 @@ def run(*flags: str | Path) -> None:
 def run_char(monkeypatch, *flags: str | Path) -> None:
     monkeypatch.syspath_prepend(REPOSITORY / "recipes")  # as for a script that is run there
     recipe = load_recipe("ky_char")
-    run_recipe(recipe.main, recipe.KyChar, lambda given: recipe.presets(given, metric="cer"), [*map(str, flags)])
+    run_recipe(recipe.main, recipe.KyChar, recipe.presets, [*map(str, flags)])
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_resuming_on_other_targets_is_refused(finished, tmp_path, capsys):
 
 
 def test_characters_share_the_recipe(toy_release, tmp_path, monkeypatch, caplog):
-    run_char(monkeypatch, *QUICK, "--corpus", toy_release, "--output_dir", tmp_path / "run", "--learning_rate", "1e-4")
+    run_char(monkeypatch, *QUICK, "--corpus", toy_release, "--output_dir", tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     test = [row for row in predictions if row["split"] == "test"]

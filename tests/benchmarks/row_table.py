@@ -54,7 +54,7 @@ def first(self, rows):
     os._exit(0)
 
 CTCCollator.__call__ = first
-run_recipe(ky_char.main, ky_char.KyChar, lambda recipe: ky_char.presets(recipe, metric="cer"), sys.argv[2:])
+run_recipe(ky_char.main, ky_char.KyChar, ky_char.presets, sys.argv[2:])
 """
 
 

@@ -56,6 +56,24 @@ def load_audio(source: str | os.PathLike | bytes | BinaryIO | np.ndarray | dict,
     return resample(waveform, rate)
 
 
+def try_audio(audio: dict) -> tuple[np.ndarray | None, str, bool]:
+    """Load an audio dict of a row whatever is wrong with it: one clip ends no run.
+
+    Returns:
+        The waveform `(samples,)`, or None where it cannot be used; the reason, "" without one; and whether another try would
+        end the same, which it may not after a read error or with too little memory.
+    """
+    try:
+        waveform = load_audio(audio)
+    except (ValueError, FileNotFoundError, TypeError) as error:
+        return None, str(error), True
+    except Exception as error:  # also whatever a damaged header leads to
+        return None, f"{audio['path']}: {type(error).__name__}: {error}", False
+    if not waveform.any():
+        return None, f"{audio['path']}: silent, every sample is zero", True
+    return waveform, "", True
+
+
 def audio_duration(source: str | os.PathLike | bytes | BinaryIO | dict) -> float:
     """Read the duration in seconds from a file's header, without decoding; of an array dict, from its length.
 

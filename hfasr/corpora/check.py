@@ -13,7 +13,7 @@ import pyarrow
 import soundfile
 from datasets import Dataset, DatasetDict, Value
 
-from hfasr.audio import SAMPLING_RATE, audio_duration, load_audio
+from hfasr.audio import SAMPLING_RATE, audio_duration, try_audio
 from hfasr.cache import cache_folder
 from hfasr.corpora.rows import column, decoded, plain, refuse_one_split, with_column
 from hfasr.paths import archive_of
@@ -188,16 +188,8 @@ class _Clips:
         return len(self.places)
 
     def __getitem__(self, item: int) -> tuple[float, str, bool]:
-        audio = self.rows[int(self.places[item])]["audio"]
-        try:
-            waveform = load_audio(audio)
-        except (ValueError, FileNotFoundError) as error:
-            return 0.0, str(error), True
-        except Exception as error:  # a read error, too little memory, whatever a damaged header leads to: one clip ends no run
-            return 0.0, f"{audio['path']}: {type(error).__name__}: {error}", False
-        if not waveform.any():
-            return 0.0, f"{audio['path']}: silent, every sample is zero", True
-        return len(waveform) / SAMPLING_RATE, "", True
+        waveform, reason, lasting = try_audio(self.rows[int(self.places[item])]["audio"])
+        return (0.0 if waveform is None else len(waveform) / SAMPLING_RATE), reason, lasting
 
 
 def _header_verdicts(rows: Dataset, num_workers: int) -> tuple[np.ndarray, dict[int, str]]:

@@ -15,7 +15,7 @@ from hfasr.corpora.check import check_audio
 from hfasr.corpora.filters import keep_rows
 from hfasr.corpora.reading.source import load_corpus
 from hfasr.corpora.reading.stream import add_stream_target, shard_columns, stream_rows
-from hfasr.corpora.rows import column
+from hfasr.corpora.rows import column, iter_values
 from hfasr.corpora.splits import split_by_speaker
 from hfasr.corpora.targets import add_target
 from hfasr.models.load import BUILT_IN
@@ -168,6 +168,10 @@ def with_targets(corpus: Corpus, to_target: Callable[[list[str]], list[str]]) ->
 
 def training_targets(corpus: Corpus, table: Dataset | None, to_target: Callable[[list[str]], list[str]]) -> list[str]:
     """Return the targets that the vocabulary is made of: all of training, or its first 20,000 where there is only a stream."""
+    if getattr(to_target, "lexicon", None) is not None and table is not None:
+        unknown = to_target.unknown_words(iter_values(table, "text"))
+        named = ", ".join(word for word, _ in unknown.most_common(10))
+        logger.info("the lexicon lacks %d words of training, %d times in all: %s", len(unknown), sum(unknown.values()), named or "none")
     if not isinstance(corpus["train"], IterableDataset):
         return column(corpus["train"], "target").to_pylist()
     if table is not None:

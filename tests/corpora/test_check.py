@@ -25,7 +25,7 @@ def decodings(monkeypatch) -> list:
         decoded.append(audio["path"])
         return load_audio(audio)
 
-    monkeypatch.setattr("hfasr.corpora.check.load_audio", load)
+    monkeypatch.setattr("hfasr.audio.load_audio", load)
     return decoded
 
 
@@ -62,14 +62,14 @@ def test_a_passing_failure_is_not_remembered(rows, tmp_path, monkeypatch, error)
         return load_audio(audio)
 
     with monkeypatch.context() as patch:
-        patch.setattr("hfasr.corpora.check.load_audio", fail)
+        patch.setattr("hfasr.audio.load_audio", fail)
         good, quarantined = check_audio(corpus, num_workers=0)
     assert list(plain(good["train"])["id"]) == ["u0"]
     assert "1.wav" in quarantined[0]["reason"]
     assert type(error).__name__ in quarantined[0]["reason"]
     good, quarantined = check_audio(corpus, num_workers=0)
     assert (len(good["train"]), quarantined) == (2, [])
-    monkeypatch.setattr("hfasr.corpora.check.load_audio", None)  # now they are remembered
+    monkeypatch.setattr("hfasr.audio.load_audio", None)  # now they are remembered
     assert len(check_audio(corpus, num_workers=0)[0]["train"]) == 2
 
 
@@ -101,7 +101,7 @@ def test_a_stopped_check_goes_on_where_it_was(rows, tmp_path, decodings, monkeyp
         return load_audio(audio)
 
     with monkeypatch.context() as patch:
-        patch.setattr("hfasr.corpora.check.load_audio", stop)
+        patch.setattr("hfasr.audio.load_audio", stop)
         with pytest.raises(KeyboardInterrupt):
             check_audio(corpus, num_workers=0)
     assert len(check_audio(corpus, num_workers=0)[0]["train"]) == 40

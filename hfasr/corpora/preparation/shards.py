@@ -20,7 +20,7 @@ import pyarrow.compute
 import pyarrow.parquet
 import soundfile
 
-from hfasr.audio import SAMPLING_RATE, load_audio, write_audio
+from hfasr.audio import SAMPLING_RATE, try_audio, write_audio
 from hfasr.paths import archive_of
 
 FORMAT_VERSION = 1
@@ -187,7 +187,7 @@ def _write_shard(table: pyarrow.Table, file: io.BufferedWriter, advance: Callabl
     with pyarrow.parquet.ParquetWriter(file, table.schema, compression="NONE", use_dictionary=False, write_page_index=True) as writer:
         for place, name in enumerate(names):
             row = table["id"][place].as_py()
-            waveform, reason, stays = _decode(table["audio"][place].as_py())
+            waveform, reason, stays = try_audio(table["audio"][place].as_py())
             if reason:
                 here = (name or "")[start:]
                 problems.append({"id": row, "path": here, "reason": reason.replace(name, here) if name else reason})
@@ -234,19 +234,6 @@ class _RowGroup:
         made = {"audio": audio, "duration": pyarrow.array(self.seconds, pyarrow.float64())}
         columns = [made[name] if name in made else others[name] for name in schema.names]
         writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema), row_group_size=len(self.places))
-
-
-def _decode(audio: dict) -> tuple[np.ndarray | None, str, bool]:
-    """Return (waveform, why it cannot be used, whether it will be the same next time)."""
-    try:
-        waveform = load_audio(audio)
-    except (ValueError, FileNotFoundError, TypeError) as error:
-        return None, str(error), True
-    except Exception as error:  # a read error, too little memory, whatever a damaged header leads to: one clip ends no run
-        return None, f"{audio['path']}: {type(error).__name__}: {error}", False
-    if not waveform.any():
-        return None, f"{audio['path']}: silent, every sample is zero", True
-    return waveform, "", True
 
 
 def _use_one_thread() -> None:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
+from hfasr.files import temporary_beside
 from hfasr.paths import archived, read_bytes, segment_of, without_segment
 
 SAMPLING_RATE = 16_000
@@ -158,7 +159,7 @@ def write_audio(
         if not isinstance(target, str | os.PathLike):
             soundfile.write(target, waveform, sampling_rate, format=container, subtype=subtype)
             return
-        temporary = Path(f"{os.fspath(target)}.{os.getpid()}.tmp")
+        temporary = temporary_beside(target)
         try:
             soundfile.write(temporary, waveform, sampling_rate, format=container, subtype=subtype)
             temporary.replace(target)

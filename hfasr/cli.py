@@ -53,6 +53,9 @@ def inspect(
     from hfasr.corpora.reading.table import problems_of
     from hfasr.files import write_text
 
+    for file in (html, json_file):
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise ValueError(f"cannot write {file}: {'it is a folder' if file.is_dir() else 'its folder does not exist'}")
     if show_normalized and language is None:
         raise ValueError("--show-normalized needs --language, such as --language kk")
     rows = _load(corpus, source, splits, audio_root, options)
@@ -66,6 +69,7 @@ def inspect(
         print(f"\n{inspection.normalized}")
     if json_file is not None:
         write_text(json_file, json.dumps(inspection.as_dict(), ensure_ascii=False, indent=1) + "\n")
+        print(f"\nwritten: {json_file}")
     if html is not None:
         write_explorer(html, rows, inspection, title=Path(corpus).name, details={"Path": corpus})
         print(f"\nwritten: {html}")
@@ -118,13 +122,18 @@ def _load(corpus: str, source: str | None, splits: str | None, audio_root: str |
         more["audio_root"] = audio_root
     if splits is not None:
         more["splits"] = [split.strip() for split in splits.split(",") if split.strip()]
+        if not more["splits"]:
+            raise ValueError("--splits names no split; give some, such as --splits train,test, or leave it out")
     return load_corpus(corpus, source=source, **more)
 
 
 def main() -> None:
     """Run the command line; a wrong value ends with one sentence and exit status 2."""
     # recipes spell their flags with underscores, as Transformers does; here both spellings work
-    arguments = [word.replace("_", "-") if word.startswith("--") and "=" not in word else word for word in sys.argv[1:]]
+    arguments = []
+    for word in sys.argv[1:]:
+        name, equals, value = word.partition("=")
+        arguments.append((name.replace("_", "-") if name.startswith("--") else name) + equals + value)
     with user_errors():
         app(arguments, prog_name="hfasr")
 

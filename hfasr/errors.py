@@ -1,9 +1,13 @@
 """How a command ends that was given something wrong: one sentence, not a traceback."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from hfasr.cache import cache_folder
 
 
 @contextmanager
@@ -11,10 +15,16 @@ def user_errors() -> Iterator[None]:
     """End the process with status 2 and the message of a ValueError, OSError or missing package; HFASR_TRACEBACK=1 shows where."""
     try:
         yield
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("HFASR_TRACEBACK"):
             raise
         rank = int(os.environ.get("RANK", "0"))
         where = f" on process {rank}" if rank else ""
+        cache = cache_folder()
+        if isinstance(error, OSError) and error.filename and Path(error.filename).is_relative_to(cache):
+            error = f"{error}; the cache {cache} cannot be used, set $HFASR_CACHE to another folder"
         print(f"error{where}: {error}\n(HFASR_TRACEBACK=1 shows where)", file=sys.stderr)
         raise SystemExit(2) from None

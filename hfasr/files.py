@@ -2,13 +2,19 @@
 
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
 
+def temporary_beside(path: str | os.PathLike) -> Path:
+    """Return a name beside a path that no other process takes, not even one of the same number in another container."""
+    return Path(f"{os.fspath(path)}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a UTF-8 file under a temporary name beside it, then rename it."""
-    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)

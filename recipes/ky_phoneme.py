@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hfasr import CTCTrainer, Phonemizer, build_tokenizer, load_model
+from hfasr import CTCTrainer, Normalizer, Phonemizer, build_tokenizer, load_model
+from hfasr.corpora.rows import iter_values
 from hfasr.models.load import BUILT_IN, model_config
 from hfasr.text.vocabulary import evaluated_as, target_record
 from hfasr.training.recipe import (
@@ -23,7 +24,6 @@ from hfasr.training.recipe import (
     filter_rows,
     open_corpus,
     training_table,
-    training_targets,
     with_targets,
 )
 from hfasr.training.run import finish_run, record_run, run_recipe, start_run
@@ -44,6 +44,7 @@ class KyPhoneme(Kyrgyz):
     lexicon: str | None = field(
         default=None, metadata={"help": "Pronunciations, a file of word<TAB>phonemes; espeak-ng reads other words."}
     )
+    normalize: bool = field(default=False, metadata={"help": "Mend look-alikes, read digits and drop remarks first; the paper does not."})
     output_dir: str = field(default="runs/ky_phoneme", metadata={"help": "Run folder."})
 
 
@@ -93,7 +94,9 @@ def model_settings(base_model: str) -> dict:
 
 def main(recipe: KyPhoneme):
     """Fine-tune a Kyrgyz phoneme recogniser."""
-    train(recipe, "ky_phoneme", "phoneme", Phonemizer(LANGUAGE, word_bars=recipe.word_bars, lexicon=recipe.lexicon))
+    normalizer = Normalizer(LANGUAGE) if recipe.normalize else None
+    phonemizer = Phonemizer(LANGUAGE, word_bars=recipe.word_bars, lexicon=recipe.lexicon, normalizer=normalizer)
+    train(recipe, "ky_phoneme", "phoneme", phonemizer)
 
 
 def train(recipe: Kyrgyz, name: str, unit: str, to_target):
@@ -103,9 +106,9 @@ def train(recipe: Kyrgyz, name: str, unit: str, to_target):
     corpus, left_out = filter_rows(recipe, corpus)
     corpus = with_targets(corpus, to_target)
 
-    table = training_table(recipe, corpus)
-    targets = training_targets(corpus, table, to_target)
-    tokenizer = build_tokenizer(targets, unit, record=target_record(targets, **to_target.record), min_count=recipe.min_symbol_count)
+    table = training_table(recipe, corpus, to_target)
+    record = target_record(iter_values(table, "target"), **to_target.record)
+    tokenizer = build_tokenizer(iter_values(table, "target"), unit, record=record, min_count=recipe.min_symbol_count)
     model, processor = load_model(base_model, tokenizer, config_overrides=model_settings(base_model) | recipe.config_overrides)
     corpus, bad = check_rows(recipe, corpus)
 

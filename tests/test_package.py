@@ -13,10 +13,10 @@ PACKAGE = Path(hfasr.__file__).parent
 LAYERS = {
     "cache": 0,
     "extras": 0,
-    "errors": 0,
     "files": 0,
     "paths": 0,
     "audio": 1,
+    "errors": 1,
     "espeak": 1,
     "text": 2,
     "corpora": 3,

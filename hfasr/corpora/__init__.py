@@ -11,7 +11,7 @@ _SOURCES = sorted(module.name for module in pkgutil.iter_modules([str(Path(__fil
 _HOMES = {
     "embedded": "hfasr.corpora.embedded_release",
     "load_corpus": "hfasr.corpora.reading.source",
-    "write_manifest": "hfasr.corpora.sources.manifest",
+    "write_manifest": "hfasr.corpora.manifest_writer",
     **{name: f"hfasr.corpora.sources.{name}" for name in _SOURCES},
 }
 

@@ -1,8 +1,10 @@
 """Decode every clip once, or look at its header, and set the bad ones aside."""
 
 import hashlib
+import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +17,8 @@ from datasets import Dataset, DatasetDict, Value
 
 from hfasr.audio import SAMPLING_RATE, audio_duration, try_audio
 from hfasr.cache import cache_folder
-from hfasr.corpora.rows import column, decoded, plain, refuse_one_split, with_column
+from hfasr.corpora.rows import byte_lengths, column, decoded, iter_bytes, plain, refuse_one_split, with_column
+from hfasr.files import temporary_beside, write_text
 from hfasr.paths import archive_of
 
 logger = logging.getLogger(__name__)
@@ -79,17 +82,37 @@ def _verdicts(rows: Dataset, num_workers: int) -> tuple[np.ndarray, dict[int, st
     keys, first, back = np.unique(_keys(rows), return_index=True, return_inverse=True)
     folder = cache_folder() / "checks"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{hashlib.sha256(keys.tobytes()).hexdigest()[:32]}.lock"):
+    name, asked, embedded = hashlib.sha256(keys.tobytes()).hexdigest()[:32], time.time(), byte_lengths(rows)[first] >= 0
+    with FileLock(folder / f"{name}.lock"):
         seconds, reasons = _stored_verdicts(folder, keys)
+        passing = _passing_verdicts(folder / f"{name}.passing.json", asked)
+        for place in np.flatnonzero(np.isin(keys, list(passing))).tolist():
+            seconds[place], reasons[place] = 0.0, passing[int(keys[place])]
         pending = np.flatnonzero(np.isnan(seconds))
         pending = pending[np.argsort(first[pending])]  # archives are read from front to back
         for places, found in _decoded_parts(rows, first[pending], num_workers):
             seconds[pending[places]] = [length for length, _, _ in found]
             reasons |= {int(pending[place]): reason for place, (_, reason, _) in zip(places, found, strict=True) if reason}
-            lasting = [place for place, (_, _, same) in zip(pending[places], found, strict=True) if same]
+            # bytes are known by their ends only: a bad clip that was repaired in its middle must be seen
+            lasting = [
+                place for place, (_, reason, same) in zip(pending[places], found, strict=True) if same and not (reason and embedded[place])
+            ]
+            again = np.setdiff1d(pending[places], lasting).tolist()
+            passing |= {int(keys[place]): reasons[place] for place in again if place in reasons}
             _store(folder, keys[lasting], seconds[lasting], [reasons.get(int(place), "") for place in lasting])
+        if passing:
+            write_text(folder / f"{name}.passing.json", json.dumps([time.time(), list(passing.items())]))
     bad = np.isin(back, list(reasons))
     return seconds[back], {int(place): reasons[int(back[place])] for place in np.flatnonzero(bad)}
+
+
+def _passing_verdicts(path: Path, asked: float) -> dict[int, str]:
+    """Return the reasons, by key, that may not hold the next time, if they were found while this process waited for them: processes
+    of one run must keep the same rows."""
+    if not path.is_file():
+        return {}
+    found_at, verdicts = json.loads(path.read_text(encoding="utf-8"))
+    return dict(verdicts) if asked <= found_at <= time.time() else {}
 
 
 def _keys(rows: Dataset) -> np.ndarray:
@@ -97,10 +120,10 @@ def _keys(rows: Dataset) -> np.ndarray:
     paths = column(rows, "audio", "path").to_pandas()
     codes, names = pandas.factorize(_files(paths))
     stats = np.array([_status(name) for name in names] + [(-2, 0)], dtype=np.int64)[codes]  # code -1, no path, takes the last
-    content = column(rows, "audio", "bytes")
-    if content.null_count < len(content):
-        stats[:, 1] = np.where(content.is_valid().to_numpy(), _content_keys(content), stats[:, 1])
-        stats[content.is_valid().to_numpy(), 0] = -3
+    lengths = byte_lengths(rows)
+    held = np.flatnonzero(lengths >= 0)
+    stats[held, 0] = -3
+    stats[held, 1] = [_content_key(data) for data in iter_bytes(rows, held)]
     table = pandas.DataFrame({"path": paths, "size": stats[:, 0], "time": stats[:, 1]})
     version = int.from_bytes(hashlib.sha256(f"4 {soundfile.__libsndfile_version__}".encode()).digest()[:8], "little")
     return pandas.util.hash_pandas_object(table, index=False).to_numpy() ^ np.uint64(version)
@@ -120,15 +143,10 @@ def _status(file: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _content_keys(content: pyarrow.ChunkedArray) -> np.ndarray:
-    keys = np.zeros(len(content), dtype=np.int64)
-    for place, value in enumerate(value for chunk in content.chunks for value in chunk):
-        if value.is_valid:
-            data = memoryview(value.as_buffer())
-            digest = hashlib.blake2b(data[:_ENDS_BYTES], digest_size=8, key=len(data).to_bytes(8, "little"))
-            digest.update(data[-_ENDS_BYTES:])
-            keys[place] = int.from_bytes(digest.digest(), "little", signed=True)
-    return keys
+def _content_key(data: memoryview) -> int:
+    digest = hashlib.blake2b(data[:_ENDS_BYTES], digest_size=8, key=len(data).to_bytes(8, "little"))
+    digest.update(data[-_ENDS_BYTES:])
+    return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 def _stored_verdicts(folder: Path, keys: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
@@ -151,7 +169,7 @@ def _store(folder: Path, keys: np.ndarray, seconds: np.ndarray, reasons: list[st
         return
     table = pyarrow.table([keys, seconds, pyarrow.array([reason or None for reason in reasons], pyarrow.string())], schema=_STORED)
     target = folder / f"{hashlib.sha256(keys.tobytes()).hexdigest()[:32]}.arrow"
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    temporary = temporary_beside(target)
     try:
         with pyarrow.ipc.new_file(str(temporary), _STORED) as writer:
             writer.write_table(table)
@@ -196,7 +214,7 @@ def _header_verdicts(rows: Dataset, num_workers: int) -> tuple[np.ndarray, dict[
     """Return the seconds of each row `(rows,)`, and by place why one has none; only headers, and few of them, are read."""
     seconds = column(rows, "duration").to_numpy().astype(np.float64)
     paths = column(rows, "audio", "path").to_pandas()
-    without_bytes = ~column(rows, "audio", "bytes").is_valid().to_numpy()
+    without_bytes = byte_lengths(rows) < 0
     codes, names = pandas.factorize(_files(paths))
     missing = np.array([not os.path.isfile(name) for name in names] + [False], dtype=bool)[codes] & without_bytes
     reasons = {int(place): f"{paths.iloc[place]}: no such audio file" for place in np.flatnonzero(missing)}

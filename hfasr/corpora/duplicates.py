@@ -11,7 +11,7 @@ import pyarrow.compute
 from datasets import Dataset
 
 from hfasr.corpora.near import near_pairs
-from hfasr.corpora.rows import column, plain
+from hfasr.corpora.rows import byte_lengths, column, plain
 from hfasr.paths import archived, read_bytes, segment_of
 from hfasr.text.normalize import fold
 
@@ -102,12 +102,12 @@ def numbered(values: pyarrow.Array | pyarrow.ChunkedArray) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *(chunk.indices.fill_null(-1).to_numpy().astype(np.int64) for chunk in chunks)])
 
 
-def contents_of(parts: Sequence[Dataset]) -> list[pyarrow.Array]:
+def contents_of(parts: Sequence[Dataset], *, files: bool = True) -> list[pyarrow.Array]:
     """Return for each row of several splits a hash of its recording's bytes; null where no other has its size and duration.
 
-    Segments of longer recordings and files that are missing have none.
+    Segments of longer recordings and files that are missing have none; without `files` only rows that hold their bytes have one.
     """
-    sizes = np.concatenate([_sizes(rows) for rows in parts])
+    sizes = np.concatenate([_sizes(rows) if files else byte_lengths(rows) for rows in parts])
     durations = np.concatenate([np.nan_to_num(column(rows, "duration").to_numpy(), nan=-1.0).round(2) for rows in parts])
     _, back, counts = np.unique(np.stack([sizes, durations]), axis=1, return_inverse=True, return_counts=True)
     alike = (counts[back] > 1) & (sizes >= 0)
@@ -129,9 +129,9 @@ def contents_of(parts: Sequence[Dataset]) -> list[pyarrow.Array]:
 
 def _sizes(rows: Dataset) -> np.ndarray:
     """Return the encoded size in bytes of each recording `(rows,)`; -1 of segments and missing files."""
-    embedded = pyarrow.compute.binary_length(column(rows, "audio", "bytes")).fill_null(-1).to_numpy()
     paths = column(rows, "audio", "path").to_pylist()
-    return np.array([size if size >= 0 else _size(path) for size, path in zip(embedded.tolist(), paths, strict=True)], dtype=np.int64)
+    sizes = byte_lengths(rows).tolist()
+    return np.array([size if size >= 0 else _size(path) for size, path in zip(sizes, paths, strict=True)], dtype=np.int64)
 
 
 def _size(path: str | None) -> int:

@@ -10,7 +10,7 @@ import pyarrow.compute
 from datasets import Dataset, DatasetDict
 
 from hfasr.corpora.duplicates import contents_of, folded, near_sentences, speakers_of
-from hfasr.corpora.rows import column, decoded, plain, refuse_one_split
+from hfasr.corpora.rows import byte_lengths, column, decoded, plain, refuse_one_split
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ class Leak:
         speakers: Speakers who also speak in training.
         speaker_rows: Rows of the split by them.
         speaker_train_rows: Rows of training by them.
-        audio_rows: Rows whose recording also stands in training, by its path, and by its content where that was looked at.
+        audio_rows: Rows whose recording also stands in training, by its path, or by its content where rows hold it or that was
+            asked for; None when the training rows have neither, as those of a stream.
         near_rows: Further rows whose sentence is near to one of training; None when that was not looked for.
         examples: Up to 10 `{"id", "text", "train_id", "train_text"}`; those of near sentences come last.
     """
@@ -42,7 +43,7 @@ class Leak:
     speakers: int
     speaker_rows: int
     speaker_train_rows: int
-    audio_rows: int
+    audio_rows: int | None
     near_rows: int | None
     examples: tuple[dict[str, str], ...]
 
@@ -82,7 +83,7 @@ class Leaks:
                 f"{leak.sentence_rows} ({_percent(leak.sentence_rows, leak.rows)})",
                 *([str(leak.near_rows)] if near else []),
                 f"{leak.speaker_rows} ({leak.speakers} speaker{'' if leak.speakers == 1 else 's'})",
-                str(leak.audio_rows),
+                "not compared" if leak.audio_rows is None else str(leak.audio_rows),
             ]
             for split, leak in self.splits.items()
         ]
@@ -127,7 +128,7 @@ def leaks(
     if train not in corpus:
         return Leaks(train)
     ours, found = _Training(corpus[train]), {}
-    audio = contents_of([corpus[train], *(corpus[split] for split in others)]) if contents else [None] * (1 + len(others))
+    audio = contents_of([corpus[train], *(corpus[split] for split in others)], files=contents)
     for split, content in zip(others, audio[1:], strict=True):
         found[split] = _leak(ours, corpus[split], similarity if near else None, audio[0], content)
     return Leaks(train, found)
@@ -198,15 +199,20 @@ def without_leaks(
 class _Training:
     def __init__(self, rows: Dataset):
         self.rows, self.sentences, self.speakers = rows, folded(rows), speakers_of(rows)
-        self.paths = column(rows, "audio", "path")
+        self.paths = _paths(rows)
+        self.silent = len(rows) > 0 and self.paths.null_count == len(rows) and not (byte_lengths(rows) >= 0).any()
 
 
-def _leak(ours: _Training, rows: Dataset, similarity: float | None, our_audio: pyarrow.Array | None, audio: pyarrow.Array | None) -> Leak:
+def _paths(rows: Dataset) -> pyarrow.ChunkedArray:
+    """Return where recordings are; null for rows that hold the bytes, whose path is only a name."""
+    paths = column(rows, "audio", "path")
+    return pyarrow.compute.if_else(pyarrow.array(byte_lengths(rows) >= 0), None, paths)
+
+
+def _leak(ours: _Training, rows: Dataset, similarity: float | None, our_audio: pyarrow.Array, audio: pyarrow.Array) -> Leak:
     sentences, speakers = folded(rows), speakers_of(rows)
     shared, by_shared = _shared(sentences, ours.sentences), _shared(speakers, ours.speakers)
-    heard = _shared(column(rows, "audio", "path"), ours.paths)
-    if audio is not None:
-        heard |= _shared(audio, our_audio)
+    heard = _shared(_paths(rows), ours.paths) | _shared(audio, our_audio)
     near, pairs = np.zeros(len(rows), dtype=bool), {}
     if similarity is not None:
         found, left, right = near_sentences(sentences.filter(pyarrow.array(~shared)), ours.sentences, similarity)
@@ -221,7 +227,7 @@ def _leak(ours: _Training, rows: Dataset, similarity: float | None, our_audio: p
         speakers=pyarrow.compute.count_distinct(speakers.filter(pyarrow.array(by_shared))).as_py(),
         speaker_rows=int(by_shared.sum()),
         speaker_train_rows=int(_shared(ours.speakers, speakers).sum()),
-        audio_rows=int(heard.sum()),
+        audio_rows=None if ours.silent else int(heard.sum()),
         near_rows=None if similarity is None else int(near.sum()),
         examples=tuple(_examples(ours, rows, sentences, [*np.flatnonzero(shared), *np.flatnonzero(near)][:_EXAMPLES], pairs)),
     )

@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
-import pyarrow
+import numpy as np
 import pyarrow.compute
 from datasets import Dataset, DatasetDict
 
 from hfasr.audio import SAMPLING_RATE, load_audio, write_audio
-from hfasr.corpora.rows import column, plain
+from hfasr.corpora.rows import byte_lengths, column, plain
+from hfasr.files import temporary_beside
 from hfasr.paths import archived, segment_of, without_segment
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def write_manifest(
         raise TypeError(f"write_manifest takes a Dataset or DatasetDict of rows, found {type(corpus).__name__}")
     for target, rows in targets.items():
         _refuse_unreferable(rows, target, audio_folder)
-    temporaries = {target: target.with_name(f"{target.name}.{os.getpid()}.tmp") for target in targets}
+    temporaries = {target: temporary_beside(target) for target in targets}
     try:
         for target, rows in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,14 +86,12 @@ def write_manifest(
 def _refuse_unreferable(rows: Dataset, target: Path, audio_folder: str | os.PathLike | None) -> None:
     if audio_folder is not None:
         return
-    paths, data = column(rows, "audio", "path"), column(rows, "audio", "bytes")
-    inside = pyarrow.compute.match_substring(paths, "::")
-    bad = pyarrow.compute.or_(pyarrow.compute.is_valid(data), pyarrow.compute.fill_null(inside, True))
-    place = pyarrow.compute.index(bad, True).as_py()
-    while place >= 0 and not (data[place].is_valid or paths[place].as_py() is None or archived(paths[place].as_py())):
-        place = next((each for each in range(place + 1, len(bad)) if bad[each].as_py()), -1)  # a name with "::" that is a file
-    if place >= 0:
-        what = "bytes in the row" if data[place].is_valid else f"in an archive ({paths[place]})"
+    paths, held = column(rows, "audio", "path"), byte_lengths(rows) >= 0
+    inside = pyarrow.compute.fill_null(pyarrow.compute.match_substring(paths, "::"), True).to_numpy()
+    for place in np.flatnonzero(held | inside):
+        if not (held[place] or paths[place].as_py() is None or archived(paths[place].as_py())):
+            continue  # a name with "::" that is a file
+        what = "bytes in the row" if held[place] else f"in an archive ({paths[place]})"
         raise ValueError(
             f"{target}: the audio of {column(rows, 'id')[place]} is {what}, which a manifest cannot name; give audio_folder= to write such "
             "audio as FLAC files, or keep the corpus as Parquet with `hfasr prepare`"

@@ -8,7 +8,7 @@ asked for, while other columns are read without touching the audio.
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,12 +89,13 @@ def build_rows(records: list[dict]) -> Dataset:
 
 
 def column(rows: Dataset, name: str, part: str | None = None) -> pyarrow.ChunkedArray:
-    """Return a column as it is stored, in the order of the rows: fast, and audio is neither decoded nor copied.
+    """Return a column as it is stored, in the order of the rows: fast, and audio is not decoded.
 
     Args:
         rows: One split; a selection of rows, as `select` and `filter` make it, is followed.
         name: Which column.
-        part: Field of a struct column, such as "path" of "audio"; bytes beside it are not touched.
+        part: Field of a struct column, such as "path" of "audio"; bytes beside it are not touched. For the bytes themselves
+            there are `byte_lengths` and `iter_bytes`, which do not copy them.
 
     Raises:
         ValueError: There is no such column.
@@ -105,6 +106,24 @@ def column(rows: Dataset, name: str, part: str | None = None) -> pyarrow.Chunked
     if part is not None:
         values = pyarrow.compute.struct_field(values, part)
     return values if rows._indices is None else values.take(rows._indices.column(0))
+
+
+def byte_lengths(rows: Dataset) -> np.ndarray:
+    """Return how many bytes of audio each row holds `(rows,)`, -1 where it holds a path only; the bytes are not read."""
+    lengths = pyarrow.compute.binary_length(pyarrow.compute.struct_field(rows.data.column("audio"), "bytes"))
+    lengths = pyarrow.compute.fill_null(lengths, -1).to_numpy().astype(np.int64)
+    return lengths if rows._indices is None else lengths[rows._indices.column(0).to_numpy()]
+
+
+def iter_bytes(rows: Dataset, places: Iterable[int]) -> Iterator[memoryview]:
+    """Yield the bytes of the audio of some rows, which hold them, without a copy."""
+    chunks = pyarrow.compute.struct_field(rows.data.column("audio"), "bytes").chunks
+    ends = np.cumsum([len(chunk) for chunk in chunks])
+    indices = None if rows._indices is None else rows._indices.column(0).to_numpy()
+    for place in places:
+        below = int(place if indices is None else indices[place])
+        number = int(np.searchsorted(ends, below, side="right"))
+        yield memoryview(chunks[number][below - int(ends[number] - len(chunks[number]))].as_buffer())
 
 
 def iter_values(rows: Dataset, name: str, chunk: int = 10_000) -> Iterator:
@@ -118,7 +137,10 @@ def with_column(rows: Dataset, name: str, values: Sequence | np.ndarray | pyarro
     """Return the rows with a column added or replaced.
 
     Unlike `Dataset.add_column` this copies no other column, also where the rows are a selection: in a table of Parquet the
-    audio is beside it.
+    audio is beside it. A row that is selected twice has one value, the later.
+
+    Raises:
+        ValueError: There are not as many values as rows.
     """
     rows = rows.remove_columns(name) if name in rows.column_names else rows
     features = Features({**rows.features, name: feature})

@@ -1,16 +1,17 @@
 """text -> target: what the model must emit, kept in the cache for large corpora."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow
+import pyarrow.compute
 from datasets import Dataset, DatasetDict, Value
 from filelock import FileLock
 
 from hfasr.cache import cache_folder
 from hfasr.corpora.rows import column, decoded, plain, refuse_one_split, with_column
+from hfasr.files import temporary_beside
 
 _CHUNK = 10_000  # texts at a time; a split of fewer is not worth a file in the cache
 _SCHEMA = pyarrow.schema([("target", pyarrow.string()), ("code_switched", pyarrow.bool_())])
@@ -42,7 +43,7 @@ def add_target(corpus: DatasetDict, to_target: Callable[[list[str]], list[str]])
 
 
 def _targets(rows: Dataset, to_target: Callable[[list[str]], list[str]]) -> pyarrow.Table:
-    texts = column(rows, "text")
+    texts = pyarrow.compute.fill_null(column(rows, "text"), "")
     fingerprint = getattr(to_target, "fingerprint", None)
     if fingerprint is None or len(texts) <= _CHUNK:
         return pyarrow.Table.from_batches(_make(texts, to_target), _SCHEMA)
@@ -66,7 +67,7 @@ def _make(texts: pyarrow.ChunkedArray, to_target: Callable[[list[str]], list[str
 
 
 def _write(path: Path, batches: Iterator[pyarrow.RecordBatch]) -> None:
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         with pyarrow.OSFile(str(temporary), "wb") as file, pyarrow.ipc.new_stream(file, _SCHEMA) as stream:
             for batch in batches:

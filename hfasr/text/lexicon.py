@@ -14,6 +14,7 @@ _MARKS = re.compile(r"(?:[;:!?¡¿—…\"«»“”(){}\[\]]|(?<![0-9])[.,]|[.,
 _WITHIN_WORDS = "-‐‑'’ʼ‘`´·_"
 _SPOKEN_PUNCTUATION = "%‰&@#*/"
 _MOST_PROBLEMS = 10
+_ALTERNATE = re.compile(r"(?<=.)\(\d+\)$")  # word(2), as the CMU dictionary marks a further pronunciation
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ class Lexicon:
         if not entries:
             raise ValueError("the lexicon has no entry; give lines word<TAB>phonemes")
         self._entries = {}
-        for word, phonemes in entries.items():
-            self._entries.setdefault(_composed(word), " ".join(phonemes.split()))
+        for word, phonemes in sorted(entries.items(), key=lambda entry: bool(_ALTERNATE.search(entry[0]))):
+            self._entries.setdefault(_ALTERNATE.sub("", _composed(word)), " ".join(phonemes.split()))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -47,9 +48,14 @@ class Lexicon:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def find(self, word: str) -> str | None:
-        """Return the phonemes of a word as written, else of its lower or upper case; None when it has none of them."""
+        """Return the phonemes of a word as written, else of its lower or upper case, also by the pairs I ı and İ i of Turkish.
+
+        Returns:
+            None when it has none of them.
+        """
         word = _composed(word)
-        forms = (word, word.lower(), word.upper())
+        turkish = word.replace("İ", "i").replace("I", "ı").lower(), word.replace("i", "İ").replace("ı", "I").upper()
+        forms = (word, word.lower(), word.upper(), *turkish)
         return next((self._entries[form] for form in forms if form in self._entries), None)
 
     def pieces(self, line: str) -> list[tuple[str, str | None]]:
@@ -79,7 +85,7 @@ def load_lexicon(source: str | os.PathLike | Mapping[str, str]) -> Lexicon:
     """Read a lexicon from a UTF-8 file of lines `word<TAB>phonemes`.
 
     Empty lines and lines that start with `#` are left out. Of several pronunciations the first is taken, and how many words
-    have them is logged.
+    have them is logged; `word(2)` is a further pronunciation of `word`.
 
     Args:
         source: The file, or the entries themselves.
@@ -96,7 +102,7 @@ def load_lexicon(source: str | os.PathLike | Mapping[str, str]) -> Lexicon:
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"the lexicon {path} is not there; give a file of lines word<TAB>phonemes")
-    entries, problems, several = {}, [], set()
+    entries, alternates, problems, several = {}, {}, [], set()
     for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
         try:
             line = raw.decode()
@@ -110,9 +116,13 @@ def load_lexicon(source: str | os.PathLike | Mapping[str, str]) -> Lexicon:
         problem = _problem(word, phonemes) if tab else "there is no tab"
         if problem:
             problems.append(f"line {number}: {problem} in {line[:60]!r}")
+        elif _ALTERNATE.search(word):
+            alternates.setdefault(_ALTERNATE.sub("", _composed(word)), phonemes)
         elif entries.setdefault(_composed(word), phonemes) != phonemes:
             several.add(word)
     _refuse(str(path), problems)
+    several |= alternates.keys() & entries.keys()
+    entries = {**alternates, **entries}
     if several:
         example = min(several)
         logger.warning("%s: %d words have several pronunciations, the first is taken, for example of %s", path, len(several), example)

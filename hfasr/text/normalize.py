@@ -4,24 +4,31 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
 from hfasr.text.changes import NormalizationReport, Normalized
-from hfasr.text.look_alikes import LookAlikes
+from hfasr.text.look_alikes import ROMAN_LETTERS, LookAlikes, roman_number
 from hfasr.text.numbers import NUMERAL, NumberReader, UnreadableNumber
 from hfasr.text.tables import CHOICES, LanguageTable, load_table
 
-_APOSTROPHES = "’‘ʼ`´ʻ＇ʹ′ʾʿ"
-_DASHES = "‐‑‒–—―−⁃﹘﹣－"
+_APOSTROPHES = "’‘ʼ`´ʻ＇ʹ′ʾʿʽˈ‛᾽᾿ꞌ՚"
+_DASHES = "‐‑‒–—―⁃﹘﹣－"
+_MINUS = "−"  # always a minus before a number, where a hyphen may be anything
+_SIGN_FORMS = dict(zip("￥￡￠﹪﹩％＄", "¥£¢%$%$", strict=True))
 _INVISIBLE = "\u00ad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 _ROMAN = "".join(map(chr, range(0x2160, 0x2180)))  # Ⅳ and its kin, which are letters written as one character
-# The full-width comma parts numbers; it never groups thousands as the plain one does.
+# The full-width comma parts numbers, unless all between them look like groups of thousands.
 _FULL_WIDTH = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"\u3000": " ", "，": " "}
+_FULL_WIDTH_GROUPS = re.compile(r"(?<![\d，])\d{1,3}(?:，\d{3})+(?![\d，])")
 _STRESS = "".join(map(chr, range(0x300, 0x370)))  # combining marks of Latin and Cyrillic, where NFC has no letter for them
 _LETTER = r"[^\W\d_]"
+_EMOTICON = re.compile(r"(?<!\S)[:;=]-?[()\[\]](?!\w)")
+# Marks of Latin and Cyrillic, and forms of emoji; those of other scripts are part of their words.
+_MARKS = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\U000e0100-\U000e01ef"
+_MARK = re.compile(f"[{_MARKS}]")
 _MOST_WORDS = 200_000
 
 Note = Callable[[str, str], None]
@@ -63,13 +70,15 @@ class Normalizer:
                 f"numbers='words' is not possible for {str(language)!r}: no library reads its numbers. Use keep, drop or error, or a .toml "
                 "table with [numbers] library"
             )
-        self._reader = NumberReader(self.table.numbers) if self.numbers == "words" else None
         self._look_alikes = LookAlikes(self.table) if self.table.look_alikes else None
+        self._reader = self._number_reader() if self.numbers == "words" else None
+        self._roman = re.compile(rf"\b[{''.join(ROMAN_LETTERS)}]{{2,}}\b" if self.table.numbers.roman else "(?!)")
         self._forms, self._kept, self._words = _forms(self.table), _Kept(self.table), _Words(self._word)
         self._special = _special(self.table)
-        pairs = "|".join(f"{re.escape(a)}[^{re.escape(a + b)}]*{re.escape(b)}" for a, b in self.table.brackets)
+        inner = {"<>": r"[^<>\s]+"}  # one word as a tag is; else they are signs
+        pairs = "|".join(f"{re.escape(a)}{inner.get(a + b, f'[^{re.escape(a + b)}]*')}{re.escape(b)}" for a, b in self.table.brackets)
         self._brackets = re.compile(pairs) if pairs else None
-        self._replaced = re.compile("|".join(map(re.escape, sorted(self.table.replacements, key=len, reverse=True))) or "(?!)")
+        self._replaced = re.compile("|".join(map(_whole, sorted(self.table.replacements, key=len, reverse=True))) or "(?!)")
         before = "".join(map(re.escape, self.table.apostrophe_after))
         self._after = re.compile(f"(?<=[{before}])'(?!')" if before else "(?!)")
         self.fingerprint = hashlib.sha256(repr((self.table, self.numbers, _code())).encode()).hexdigest()[:16]
@@ -78,6 +87,15 @@ class Normalizer:
     def record(self) -> dict[str, str]:
         """How the targets are made, for `target_record`."""
         return {"normalizer": str(self.language)}
+
+    def _number_reader(self) -> NumberReader:
+        def repair(word: str) -> str:
+            return self._lower(word if self._look_alikes is None else self._look_alikes.own_form(word))
+
+        try:
+            return NumberReader(self.table.numbers, repair)
+        except ValueError as error:
+            raise ValueError(f"{self.language}: {error}") from None
 
     def __reduce__(self):
         return partial(Normalizer, self.language, numbers=self._numbers), ()
@@ -94,7 +112,7 @@ class Normalizer:
                 return self._normalize(text, None)
             except UnreadableNumber:
                 return ""
-        if not isinstance(text, Iterable):
+        if not isinstance(text, Iterable) or isinstance(text, Mapping | bytes):
             raise TypeError(f"Normalizer takes a string or a list of strings, found {type(text).__name__} {text!r}")
         return [self(item) for item in text]
 
@@ -141,11 +159,14 @@ class Normalizer:
                     note("invisible characters", f"U+{ord(char):04X}")
                 elif self.table.full_width and char in _FULL_WIDTH:
                     note("full-width forms", f"{char} → {_FULL_WIDTH[char]}")
-        text = text.translate(self._forms)
+        if self.table.full_width and "，" in text:
+            text = _FULL_WIDTH_GROUPS.sub(lambda match: match[0].replace("，", ","), text)
+        text = re.sub(r"−(?!\d)|(?<=\w)−", "-", text.translate(self._forms))
         if not unicodedata.is_normalized("NFC", text):
             text = _composed(text, note)
         text = self._without_remarks(text, note)
         text = self._replaced.sub(partial(_substitute, self.table.replacements, "replacements", note), text)
+        text = self._roman.sub(partial(self._roman_word, note), text)
         if (numeral := NUMERAL.search(text)) and self.numbers != "keep":
             text = self._without_numbers(text, numeral, note)
         if "'" in text:
@@ -155,11 +176,36 @@ class Normalizer:
         return text
 
     def _without_remarks(self, text: str, note: Note | None) -> str:
-        while self._brackets and (found := self._brackets.findall(text)):  # the innermost first
-            for remark in found if note is not None else ():
-                note("brackets", remark)
-            text = self._brackets.sub(" ", text)
+        text = _EMOTICON.sub(" ", text) if self._brackets else text
+        while self._brackets and self._brackets.search(text):  # the innermost first
+            text = self._brackets.sub(partial(self._remark, note), text)
         return text
+
+    def _remark(self, note: Note | None, match: re.Match) -> str:
+        """Drop a remark; what is glued to a word, or only a number, loses its brackets."""
+        around = match.string[match.start() - 1 : match.start()] + match.string[match.end() : match.end() + 1]
+        inner = match[0][1:-1]
+        glued = self.spaces and match[0][0] != "<" and re.search(_LETTER, around)
+        if glued or (any(map(str.isdecimal, inner)) and not re.search(_LETTER, inner)):
+            if note is not None:
+                note("brackets", f"{match[0]} → {inner.strip()}")
+            return inner if glued else re.sub(r"^\s*-", _MINUS, f" {inner} ")
+        if note is not None:
+            note("brackets", match[0])
+        return " "
+
+    def _roman_word(self, note: Note | None, match: re.Match) -> str:
+        if not (roman := roman_number(match[0])):
+            return match[0]
+        if self.numbers == "error":
+            raise ValueError(f"text {match.string!r} has the Roman numeral {match[0]!r}, and numbers are an error here")
+        if self.numbers == "drop" or (self.numbers == "words" and self.table.numbers.unreadable != "keep"):
+            if self.numbers == "words" and self.table.numbers.unreadable == "error":
+                raise ValueError(f"text {match.string!r} has the Roman numeral {match[0]!r}, which has no sure reading")
+            raise UnreadableNumber(match[0])
+        if note is not None:
+            note("Roman numerals", match[0])
+        return roman if self.table.case == "keep" else roman.lower()
 
     def _without_numbers(self, text: str, numeral: re.Match, note: Note | None) -> str:
         digits = re.search(r"\d[\d.,:/]*\d|\S", text[numeral.start() :])[0]
@@ -182,6 +228,7 @@ class Normalizer:
         if note is not None:
             for _ in range(text.count("'")):
                 note("apostrophes", "'")
+        text = re.sub("'{2,}", "'", text)
         if self.table.apostrophe_after:
             text = re.sub(r"(?<!\w)'(\w+)'(?!\w)", r" \1 ", text)  # a quoted word, whose end is no letter
             text = self._after.sub(lambda match: self.table.apostrophe_after[text[match.start() - 1]], text)
@@ -265,7 +312,7 @@ class _Kept(dict):
     def __missing__(self, code: int) -> str | None:
         char = chr(code)
         category = unicodedata.category(char)
-        if category[0] == "M" and self._table.letters:
+        if category[0] == "M" and self._table.letters and _MARK.match(char):
             kept = None
         else:
             kept = char if category[0] in "LMN" else " "
@@ -307,16 +354,30 @@ _UNSPACED = re.compile(rf"(?<=[{_HAN}])\s+|\s+(?=[{_HAN}])")
 
 def _forms(table: LanguageTable) -> dict[int, str | None]:
     forms = {**dict.fromkeys(_APOSTROPHES, "'"), **dict.fromkeys(_DASHES, "-"), **dict.fromkeys(_INVISIBLE)}
+    forms |= _SIGN_FORMS
     forms |= {char: unicodedata.normalize("NFKC", char) for char in _ROMAN}
     return str.maketrans(forms | (_FULL_WIDTH if table.full_width else {}))
+
+
+def _whole(typed: str) -> str:
+    """Match what is replaced; where it begins or ends with a letter, no letter may touch it there."""
+    before = f"(?<!{_LETTER})" if typed[0].isalpha() and not _is_han(typed[0]) else ""
+    after = f"(?!{_LETTER})" if (typed[-1].isalpha() or (typed[-1] == "." and before)) and not _is_han(typed[-1]) else ""
+    return before + re.escape(typed) + after
+
+
+def _is_han(char: str) -> bool:
+    return re.match(f"[{_HAN}]", char) is not None
 
 
 def _special(table: LanguageTable) -> re.Pattern:
     """Match one character that the fast path does not deal with."""
     characters = "'" + _APOSTROPHES + _INVISIBLE + _ROMAN + "".join(table.brackets) + "".join(word[0] for word in table.replacements)
+    characters += _MINUS + "".join(_SIGN_FORMS)
     characters += "".join(_FULL_WIDTH) if table.full_width else ""
     characters += "-" + _DASHES if table.hyphen != " " else ""
-    return re.compile(f"[{re.escape(characters)}]|{NUMERAL.pattern}")
+    roman = f"|[{''.join(ROMAN_LETTERS)}]{{2}}" if table.numbers.roman else ""
+    return re.compile(f"[{re.escape(characters)}]|{NUMERAL.pattern}{roman}")
 
 
 @cache

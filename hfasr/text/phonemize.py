@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from hfasr import espeak
 from hfasr.text.lexicon import is_spoken, load_lexicon
+from hfasr.text.normalize import Normalizer
 
 WORD_BAR = "|"
 # espeak writes "(en)" where it goes on in another language, and "(ky)" where it comes back
@@ -43,6 +44,8 @@ class Phonemizer:
         voice: espeak-ng language or voice, such as "ky", "kk", "en-us"; None takes words from the lexicon only.
         word_bars: Keep the ` | ` between words; False leaves only phonemes.
         lexicon: UTF-8 file of lines `word<TAB>phonemes`, or a dict.
+        normalizer: Applied to the texts first; it mends look-alikes, which espeak-ng spells out letter by letter. None takes texts
+            as they are, as the UniSpeech paper does.
 
     Raises:
         ValueError: espeak-ng has no such voice, the lexicon has bad lines, or neither is given.
@@ -53,8 +56,14 @@ class Phonemizer:
         'ɑ l | k e l d[ i'
     """
 
-    def __init__(self, voice: str | None, word_bars: bool = True, lexicon: str | os.PathLike | Mapping[str, str] | None = None):
-        self.voice, self.word_bars = voice, word_bars
+    def __init__(
+        self,
+        voice: str | None,
+        word_bars: bool = True,
+        lexicon: str | os.PathLike | Mapping[str, str] | None = None,
+        normalizer: Normalizer | None = None,
+    ):
+        self.voice, self.word_bars, self.normalizer = voice, word_bars, normalizer
         self.lexicon = None if lexicon is None else load_lexicon(lexicon)
         if voice is None and self.lexicon is None:
             raise ValueError("Phonemizer has neither a voice nor a lexicon; give one of them, or both")
@@ -73,12 +82,13 @@ class Phonemizer:
     def record(self) -> dict[str, str | None]:
         """How the phonemes are made, for `target_record`: voice, espeak-ng version and the hash of the lexicon."""
         lexicon = None if self.lexicon is None else self.lexicon.sha256
-        return {"voice": self.voice, "espeak_version": self.espeak_version, "lexicon_sha256": lexicon}
+        made_by = {"voice": self.voice, "espeak_version": self.espeak_version, "lexicon_sha256": lexicon}
+        return made_by | ({} if self.normalizer is None else self.normalizer.record)
 
     @property
     def fingerprint(self) -> str:
         """All that decides what a text becomes, for what is kept of it."""
-        return f"phonemes 1 {self.record} {self.word_bars}"
+        return f"phonemes 1 {self.record} {self.word_bars} {self.normalizer and self.normalizer.fingerprint}"
 
     def __call__(self, text: str | Iterable[str]) -> str | list[str]:
         """Phonemize one text, or a list in one batch.
@@ -100,7 +110,7 @@ class Phonemizer:
         Raises:
             TypeError, ValueError: As calling the object.
         """
-        lines = _lines(texts)
+        lines = self._lines(texts)
         targets, switched = [""] * len(lines), [False] * len(lines)
         pieces = [self.lexicon.pieces(line) for line in lines] if self.lexicon is not None else []
         if self.voice is None:
@@ -121,7 +131,7 @@ class Phonemizer:
         """
         if self.lexicon is None:
             raise ValueError("unknown_words needs a lexicon; this Phonemizer has only a voice")
-        return _unknown(piece for line in _lines(texts) for piece in self.lexicon.pieces(line))
+        return _unknown(piece for line in self._lines(texts) for piece in self.lexicon.pieces(line))
 
     def _add_mixed(self, lines: list[str], pieces: list, mixed: list[int], targets: list[str], switched: list[bool]) -> None:
         """Fill in the lines that hold a word of the lexicon, at the places `mixed`."""
@@ -144,6 +154,14 @@ class Phonemizer:
         for place, row in runs.items():
             targets[place] = self._join(word for _, phonemes in row for word in ([phonemes] if phonemes else _words(next(read))))
 
+    def _lines(self, texts: Iterable[str]) -> list[str]:
+        """Return texts as one line each, because espeak reads line by line."""
+        texts = list(texts)
+        for item in texts:
+            if not isinstance(item, str):
+                raise TypeError(f"Phonemizer takes a string or a list of strings, found {type(item).__name__} {item!r}")
+        return [" ".join(item.split()) for item in (self.normalizer(texts) if self.normalizer else texts)]
+
     def _speak(self, lines: list[str]) -> list[str]:
         """Return what espeak-ng makes of each line, with the language flags."""
         if not lines:
@@ -154,15 +172,6 @@ class Phonemizer:
 
     def _join(self, words: Iterable[str]) -> str:
         return (f" {WORD_BAR} " if self.word_bars else " ").join(words)
-
-
-def _lines(texts: Iterable[str]) -> list[str]:
-    """Texts as one line each, because espeak reads line by line."""
-    texts = list(texts)
-    for item in texts:
-        if not isinstance(item, str):
-            raise TypeError(f"Phonemizer takes a string or a list of strings, found {type(item).__name__} {item!r}")
-    return [" ".join(item.split()) for item in texts]
 
 
 def _words(line: str) -> list[str]:

@@ -1,12 +1,19 @@
 """Tables of languages: how one is written, as a linguist states it in `languages/<code>.toml`; `languages/README.md` explains the keys."""
 
+import logging
+import os
+import re
 import tomllib
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("languages")
 CHOICES = ("words", "keep", "drop", "error")
 _SHARED = ("cyrillic", "latin")
+_THREE_LETTERS = {"kaz": "kk", "kir": "ky", "rus": "ru", "tur": "tr", "uzb": "uz", "tat": "tt", "eng": "en", "cmn": "zh", "zho": "zh"}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -14,6 +21,7 @@ class NumberTable:
     """How one language writes and reads numbers: the part `[numbers]` of a table.
 
     A *reading* is the name of a rule set of the library, "digits" (one digit after the other) or "unsure" (as `unreadable` says).
+    Of several keys that fit, the longest counts.
 
     Args:
         choice: What becomes of digits: "words", "keep", "drop" (the text becomes empty) or "error".
@@ -26,12 +34,24 @@ class NumberTable:
         fraction: Pattern with {whole} and {fraction} or {digits}; or one such pattern for each length of the fraction.
         fraction_reading: Of the numbers in `fraction`; empty: `reading`.
         year: Of four digits without a group mark, from 1100 to 2099; empty: `reading`.
-        year_before: Start of the word after four digits, from 1000 to 2099 -> reading.
+        year_range: Of both years in 2010-2015; empty: each as if alone.
+        before: Start of the words after any number -> reading; a space at its end says that the word ends there. "к … году" names the
+            word before the number as well.
+        year_before: The same for four digits, from 1000 to 2099.
+        ordinal_dot: Reading of digits with a full stop before a word (5. sınıf); empty: the full stop says nothing.
+        time: Pattern with {hour} and {minute} for 10:30; empty: the reading is not known.
+        roman: True: II, XIX and their like, in capitals, are numbers without a sure reading; one letter stays a letter.
+        longest: Longer numbers are read digit by digit.
+        magnitudes: Starts of the words after which a sign before them cannot be read at its place ($5 million).
+        unsure_after: Words after which a number takes a case that it does not show.
+        gendered: Last digits, but 11 and 12, that before a word take its gender; `before` says where it is known.
+        words_after: Words of up to four letters that may be tied to a number by a hyphen; other such letters have no sure reading.
+        before_consonant: Endings that are sure only where the next word ends in a consonant.
         hyphen: Reading of a number tied by a hyphen to a word that is neither an ending nor a suffix; empty: `reading`.
-        endings: Letters tied to a number that only say how it is read -> reading.
+        endings: Letters tied to a number that only say how it is read -> reading; "е год" names the start of the next word as well.
         suffixes: Letters tied to a number that are joined to its last word.
         signs: Sign before or after a number -> pattern with {}, or three of them: for one, few and many (Slavic).
-        words: A number in digits -> its words, where the library is to be overruled.
+        words: A number in digits -> its words, where the library is to be overruled; "2个" and "第2" say where.
         corrections: A piece of what the library says -> what it should say; `^` ties the piece to the beginning.
     """
 
@@ -45,7 +65,18 @@ class NumberTable:
     fraction: str | list[str] = ""
     fraction_reading: str = ""
     year: str = ""
+    year_range: str = ""
+    before: dict[str, str] = field(default_factory=dict)
     year_before: dict[str, str] = field(default_factory=dict)
+    ordinal_dot: str = ""
+    time: str = ""
+    roman: bool = False
+    longest: int = 15
+    magnitudes: list[str] = field(default_factory=list)
+    unsure_after: list[str] = field(default_factory=list)
+    gendered: str = ""
+    words_after: list[str] = field(default_factory=list)
+    before_consonant: list[str] = field(default_factory=list)
     hyphen: str = ""
     endings: dict[str, str] = field(default_factory=dict)
     suffixes: list[str] = field(default_factory=list)
@@ -70,6 +101,7 @@ class LanguageTable:
         apostrophe: What an apostrophe of any form between two letters becomes, likewise.
         apostrophe_after: Letter -> what an apostrophe after it becomes, also at the end of a word.
         replacements: Characters -> what is written instead, before everything else but brackets.
+        one_letter_words: The only words of one letter that a single letter of the other script is mistyped for; empty: any.
         look_alikes: Letter of another script -> the letter of this language that it is mistyped for. Capitals apart.
         foreign_look_alikes: Letter of this script -> the foreign letter it is mistyped for inside a foreign word.
         numbers: See `NumberTable`.
@@ -86,6 +118,7 @@ class LanguageTable:
     apostrophe: str = ""
     apostrophe_after: dict[str, str] = field(default_factory=dict)
     replacements: dict[str, str] = field(default_factory=dict)
+    one_letter_words: str = ""
     look_alikes: dict[str, str] = field(default_factory=dict)
     foreign_look_alikes: dict[str, str] = field(default_factory=dict)
     numbers: NumberTable = field(default_factory=NumberTable)
@@ -100,7 +133,7 @@ def load_table(language: str | Path) -> LanguageTable:
     """Load the table of a language, with the tables that it extends.
 
     Args:
-        language: A code ("kk", "kk-KZ"; one without a table gets "default"), or the path of a `.toml` file.
+        language: A code ("kk", "kk-KZ", "kaz"; one without a table gets "default", which is logged), or the path of a `.toml` file.
 
     Raises:
         FileNotFoundError: The `.toml` file does not exist.
@@ -108,8 +141,23 @@ def load_table(language: str | Path) -> LanguageTable:
     """
     if str(language).endswith(".toml"):
         return _build(Path(language), ())
-    code = str(language).replace("_", "-").split("-")[0].lower()
-    return _build(FOLDER / f"{code if code in languages() else 'default'}.toml", ())
+    if isinstance(language, os.PathLike) or "/" in language:
+        if not Path(language).exists():
+            raise FileNotFoundError(f"there is no table of a language at {language}; give a code or the path of a .toml file")
+        raise ValueError(f"{language} is no table of a language; give a code or the path of a .toml file")
+    code, *region = language.replace("_", "-").lower().split("-")
+    code = _THREE_LETTERS.get(code, code)
+    if code == "zh" and {"hk", "tw", "hant"} & set(region):
+        _log_once(f"the table zh is for Mandarin in simplified characters; numbers in {language!r} are written as there")
+    if code not in languages():
+        _log_once(f"the language {language!r} has no table; default.toml is used, which knows neither its letters nor its numbers")
+        code = "default"
+    return _build(FOLDER / f"{code}.toml", ())
+
+
+@cache
+def _log_once(message: str) -> None:
+    logger.warning(message)
 
 
 def _build(path: Path, above: tuple[Path, ...]) -> LanguageTable:
@@ -166,6 +214,7 @@ def _check_keys(path: Path, values: dict, kind: type, prefix: str) -> None:
 _DESCRIBED = {
     str: "text in quotes",
     bool: "true or false",
+    int: "a whole number",
     list[str]: "a list of texts in quotes",
     str | list[str]: "text or a list of texts in quotes",
     dict[str, str]: "a table of texts in quotes",
@@ -180,7 +229,7 @@ def _fits(value: object, kind: object) -> bool:
         return isinstance(value, dict) and all(_fits(item, inner) for item in value.values())
     if kind == str | list[str]:
         return isinstance(value, str) or texts
-    return texts if kind == list[str] else isinstance(value, kind)
+    return texts if kind == list[str] else type(value) is kind
 
 
 def _check_values(path: Path, table: LanguageTable) -> None:
@@ -209,10 +258,19 @@ def _check_values(path: Path, table: LanguageTable) -> None:
     for pattern in [numbers.fraction] if isinstance(numbers.fraction, str) else numbers.fraction:
         sound = not pattern or ("{whole}" in pattern and ("{fraction}" in pattern or "{digits}" in pattern))
         check(sound, "numbers.fraction", pattern, "a pattern with {whole} and {fraction} or {digits}")
+        check(_formats(pattern, whole="", fraction="", digits=""), "numbers.fraction", pattern, "a pattern without other { }")
+    check(_formats(numbers.time, hour="", minute=""), "numbers.time", numbers.time, "a pattern with {hour} and {minute} only")
     for sign, patterns in numbers.signs.items():
         forms = [patterns] if isinstance(patterns, str) else patterns
-        check(
-            len(forms) in (1, 3) and all("{}" in form for form in forms), f"numbers.signs.{sign}", patterns, "a pattern with {}, or three"
-        )
+        sound = len(forms) in (1, 3) and all("{}" in form and _formats(form, "") for form in forms)
+        check(sound, f"numbers.signs.{sign}", patterns, "a pattern with {}, or three")
     for number in numbers.words:
-        check(number.isdecimal(), f"numbers.words.{number}", number, "a number in digits")
+        check(bool(re.fullmatch(r"\D*[0-9]+\D*", number)), f"numbers.words.{number}", number, "a number in digits")
+
+
+def _formats(pattern: str, *values: str, **named: str) -> bool:
+    try:
+        pattern.format(*values, **named)
+    except (LookupError, ValueError, AttributeError):
+        return False
+    return True

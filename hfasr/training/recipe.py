@@ -3,19 +3,20 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from datasets import Dataset, DatasetDict, IterableDataset
+import pyarrow.compute
+from datasets import Dataset, DatasetDict, Features, IterableDataset, Value
 
-from hfasr.corpora import common_voice, embedded, hub
+from hfasr.corpora import common_voice, embedded
 from hfasr.corpora.check import check_audio
 from hfasr.corpora.filters import keep_rows
 from hfasr.corpora.reading.source import load_corpus
-from hfasr.corpora.reading.stream import add_stream_target, shard_columns, stream_rows
-from hfasr.corpora.rows import column, iter_values
+from hfasr.corpora.reading.stream import add_stream_target
+from hfasr.corpora.rows import FEATURES, column, iter_values, plain, with_column
+from hfasr.corpora.sources.hub import hub_columns
 from hfasr.corpora.splits import split_by_speaker
 from hfasr.corpora.targets import add_target
 from hfasr.models.load import BUILT_IN
@@ -25,7 +26,7 @@ from hfasr.training.batching import check_budget
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
-_VOCABULARY_ROWS = 20_000
+_SAMPLE_ROWS = 20_000
 
 
 @dataclass
@@ -44,6 +45,7 @@ class RecipeArguments(CTCTrainingArguments):
     corpus_options: str = field(
         default="{}", metadata={"help": """More for the source's function, as JSON: '{"audio_root": "/data"}'. See hfasr.corpora."""}
     )
+    audio_root: str | None = field(default=None, metadata={"help": "Where the audio of a manifest or table is on this machine."})
     stream: bool = field(
         default=False,
         metadata={"help": "Train from shards (of hfasr prepare, or on the Hub) without a table of all rows; give --max_steps."},
@@ -75,7 +77,9 @@ class RecipeArguments(CTCTrainingArguments):
             options = None
         if not isinstance(options, dict):
             raise ValueError(f'corpus_options is {self.corpus_options!r}; give a JSON object such as \'{{"audio_root": "/data"}}\'')
-        return options
+        if "token" in options:
+            raise ValueError("corpus_options holds a token, which would be written to recipe.json; use `hf auth login` or $HF_TOKEN")
+        return options | ({"audio_root": self.audio_root} if self.audio_root else {})
 
 
 Corpus = dict[str, Dataset | IterableDataset]
@@ -103,8 +107,7 @@ def open_corpus(recipe: RecipeArguments, language: str, **options) -> Corpus:
     else:
         corpus = load_corpus(recipe.corpus, source=recipe.source, **options)
     if set(corpus) == {"train"}:
-        logger.info("the corpus has no held-out splits: 5 %% each are made for validation and test, by speaker")
-        corpus = split_by_speaker(corpus)
+        corpus = _split(corpus)
     for split in ("train", recipe.validation_split, *recipe.test_splits):
         if split not in corpus:
             raise ValueError(
@@ -114,48 +117,64 @@ def open_corpus(recipe: RecipeArguments, language: str, **options) -> Corpus:
     return DatasetDict(chosen | {split: corpus[split] for split in recipe.test_splits if split != "validation"})
 
 
+def _split(corpus: DatasetDict) -> DatasetDict:
+    speakers = pyarrow.compute.count_distinct(column(corpus["train"], "speaker")).as_py()
+    if speakers >= 3:
+        logger.info("the corpus has no held-out splits: 5 percent each are made for validation and test, by speaker")
+        return split_by_speaker(corpus)
+    logger.warning(
+        "the corpus has no held-out splits and %d named speakers: 5 percent each are made for validation and test, row by row, so that "
+        "speakers stand in several; scores on other people will be worse",
+        speakers,
+    )
+    by_row = with_column(corpus["train"], "speaker", column(corpus["train"], "id"), Value("string"))
+    split = split_by_speaker(DatasetDict(train=with_column(by_row, "named", column(corpus["train"], "speaker"), Value("string"))))
+    return DatasetDict(
+        {name: with_column(rows, "speaker", column(rows, "named"), Value("string")).remove_columns("named") for name, rows in split.items()}
+    )
+
+
 def _open_stream(recipe: RecipeArguments, options: dict) -> Corpus:
-    held_out = {"validation": recipe.validation_split} | {split: split for split in recipe.test_splits if split != "validation"}
     if recipe.corpus == EMBEDDED:
         raise ValueError("the embedded corpus is a table; give --stream a folder of shards (hfasr prepare) or a data set on the Hub")
-    tables = hub(recipe.corpus, splits=held_out, **options)
-    if os.path.exists(recipe.corpus):
-        return {"train": stream_rows(recipe.corpus, split="train", columns=options.get("columns")), **tables}
-    return {**hub(recipe.corpus, splits=["train"], streaming=True, **options), **tables}
-
-
-def training_table(recipe: RecipeArguments, corpus: Corpus) -> Dataset | None:
-    """Return the training rows; of Parquet shards that are streamed, texts, speakers and durations; None where even these would cost
-    a pass over all the audio."""
-    if not recipe.stream:
-        return corpus["train"]
-    if not os.path.exists(recipe.corpus):
-        logger.warning("the training rows are streamed from the Hub: they are not looked through for leaks")
-        return None
-    return shard_columns(recipe.corpus, split="train", columns=recipe.source_options.get("columns"))
+    if recipe.source not in (None, "hub"):
+        raise ValueError(f"--stream reads shards, not {recipe.source}; write some first: hfasr prepare {recipe.corpus} shards/")
+    if "splits" in options:
+        raise ValueError("corpus_options has splits; with --stream choose them by --validation_split and --test_splits")
+    held_out = {"validation": recipe.validation_split} | {split: split for split in recipe.test_splits if split != "validation"}
+    tables = load_corpus(recipe.corpus, source="hub", splits=held_out, **options)
+    return {**load_corpus(recipe.corpus, source="hub", splits=["train"], streaming=True, **options), **tables}
 
 
 def filter_rows(recipe: RecipeArguments, corpus: Corpus) -> tuple[Corpus, list[dict]]:
-    """Keep the training rows within the recipe's limits; return what was left out of a table as well."""
-    limits = {
+    """Keep the training rows within the recipe's limits; return what was left out of a table as well.
+
+    Raises:
+        ValueError: No row is left, or one is longer than a batch may be.
+    """
+    if recipe.stream:
+        within = partial(_within, limits=_limits(recipe))
+        return {**corpus, "train": corpus["train"].filter(within, input_columns=["text", "duration"])}, []
+    kept, dropped = keep_rows(DatasetDict(corpus), **_limits(recipe))
+    check_budget(column(kept["train"], "duration").to_numpy(), recipe.max_batch_seconds)
+    return kept, dropped
+
+
+def _limits(recipe: RecipeArguments) -> dict[str, float]:
+    return {
         "min_seconds": recipe.min_seconds,
         "max_seconds": recipe.max_seconds,
         "min_characters_per_second": recipe.min_characters_per_second,
         "max_characters_per_second": recipe.max_characters_per_second,
     }
-    if recipe.stream:
-        return {**corpus, "train": corpus["train"].filter(partial(_within, limits=limits), input_columns=["text", "duration"])}, []
-    kept, dropped = keep_rows(corpus, **limits)
-    check_budget(column(kept["train"], "duration").to_numpy(), recipe.max_batch_seconds)
-    return kept, dropped
 
 
-def _within(text: str, seconds: float, limits: dict[str, float]) -> bool:
+def _within(text: str | None, seconds: float, limits: dict[str, float]) -> bool:
     if not seconds > 0:
         return True  # the trainer says what is wrong with it
     return (
         limits["min_seconds"] <= seconds <= limits["max_seconds"]
-        and limits["min_characters_per_second"] <= len(text) / seconds <= limits["max_characters_per_second"]
+        and limits["min_characters_per_second"] <= len(text or "") / seconds <= limits["max_characters_per_second"]
     )
 
 
@@ -163,21 +182,30 @@ def with_targets(corpus: Corpus, to_target: Callable[[list[str]], list[str]]) ->
     """Add the column `target` to every split."""
     tables = add_target(DatasetDict(_tables(corpus)), to_target)
     streams = {split: add_stream_target(rows, to_target) for split, rows in corpus.items() if split not in tables}
-    return {**streams, **tables}
+    return {**streams, **tables} if streams else tables
 
 
-def training_targets(corpus: Corpus, table: Dataset | None, to_target: Callable[[list[str]], list[str]]) -> list[str]:
-    """Return the targets that the vocabulary is made of: all of training, or its first 20,000 where there is only a stream."""
-    if getattr(to_target, "lexicon", None) is not None and table is not None:
+def training_table(recipe: RecipeArguments, corpus: Corpus, to_target: Callable[[list[str]], list[str]]) -> Dataset:
+    """Return the training rows with their targets, to make a vocabulary of and to look for leaks.
+
+    Of shards that are streamed from disk these are texts, speakers and durations; of a stream from the Hub its first 20,000 rows.
+    """
+    if not recipe.stream:
+        table = corpus["train"]
+    elif (columns := hub_columns(recipe.corpus, split="train", **recipe.source_options)) is not None:
+        kept, _ = keep_rows(DatasetDict(train=columns), **_limits(recipe), drop_empty=False)
+        table = add_target(kept, to_target)["train"]
+    else:
+        logger.warning("vocabulary and leak check see the first %d rows of the stream; other symbols in it become <unk>", _SAMPLE_ROWS)
+        names = ["id", "text", "speaker", "duration", "target"]
+        sample = list(corpus["train"].select_columns(names).take(_SAMPLE_ROWS))
+        features = Features({**FEATURES, "target": Value("string")})
+        table = plain(Dataset.from_list([dict.fromkeys(features) | row for row in sample], features=features))
+    if getattr(to_target, "lexicon", None) is not None:
         unknown = to_target.unknown_words(iter_values(table, "text"))
         named = ", ".join(word for word, _ in unknown.most_common(10))
         logger.info("the lexicon lacks %d words of training, %d times in all: %s", len(unknown), sum(unknown.values()), named or "none")
-    if not isinstance(corpus["train"], IterableDataset):
-        return column(corpus["train"], "target").to_pylist()
-    if table is not None:
-        return to_target(column(table, "text").to_pylist())
-    logger.warning("the vocabulary is made of the first %d rows of the stream; others in it become <unk>", _VOCABULARY_ROWS)
-    return [row["target"] for row in corpus["train"].select_columns(["target"]).take(_VOCABULARY_ROWS)]
+    return table
 
 
 def check_rows(recipe: RecipeArguments, corpus: Corpus) -> tuple[Corpus, list[dict]]:

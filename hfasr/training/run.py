@@ -5,6 +5,7 @@ out), `results.json`, `predictions.jsonl`, `report.html` and `README.md`, the mo
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -37,7 +38,10 @@ from hfasr.training.trainer import CTCTrainer
 logger = logging.getLogger("hfasr.run")
 
 # The place in the data of a resumed run follows from the number of updates and these.
-_SAME_WHEN_RESUMED = ("max_batch_seconds", "gradient_accumulation_steps", "seed", "data_seed", "min_seconds", "max_seconds")
+_SAME_WHEN_RESUMED = (
+    "max_batch_seconds", "gradient_accumulation_steps", "seed", "data_seed", "min_seconds", "max_seconds", "min_characters_per_second",
+    "max_characters_per_second", "min_symbol_count", "stream", "stream_window",
+)  # fmt: skip
 _VERSIONS = ("hfasr", "torch", "torchaudio", "transformers", "accelerate", "datasets", "phonemizer", "espeakng-loader", "soundfile")
 
 
@@ -138,6 +142,7 @@ def record_run(
     tables = DatasetDict({split: rows for split, rows in corpus.items() if isinstance(rows, Dataset)})
     train = trainer.train_dataset if "train" in tables else table
     described = DatasetDict({"train": train, **{split: rows for split, rows in tables.items() if split != "train"}} if train else tables)
+    rows_sha256 = _rows_digest(trainer, tables)
     shared = leaks(described) if train else None
     if shared:
         logger.warning("what training shares with the splits that it is tested on:\n%s", shared)
@@ -159,6 +164,7 @@ def record_run(
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "synthetic": _is_synthetic(recipe),
         "targets": targets,
+        "rows_sha256": rows_sha256,
         "missing_symbols": _missing_symbols(trainer, tables),
         "arguments": _plain_arguments(recipe),
         "versions": {"python": platform.python_version(), **{package: version(package) for package in _VERSIONS}},
@@ -176,6 +182,25 @@ def record_run(
     met_before = quarantine.read_text(encoding="utf-8").splitlines() if recipe.resume_from_checkpoint and quarantine.is_file() else []
     write_jsonl(quarantine, _deduplicated([*map(json.loads, met_before), *left_out, *trainer.dropped]))
     _write_json(before, content)
+
+
+def _rows_digest(trainer: CTCTrainer, tables: DatasetDict) -> str:
+    """Return a hash of the rows that are trained on and evaluated.
+
+    Raises:
+        ValueError: Processes do not agree on them, as after a read error that only some have met.
+    """
+    digest = hashlib.sha256()
+    for split, rows in sorted({**tables, **({"train": trainer.train_dataset} if "train" in tables else {})}.items()):
+        digest.update(split.encode())
+        for name in iter_values(rows, "id"):
+            digest.update(name.encode() + b"\n")
+    number = torch.tensor([int.from_bytes(digest.digest()[:7], "big")], device=trainer.args.device)
+    if len(set(trainer.accelerator.gather(number).tolist())) > 1:
+        raise ValueError(
+            "processes hold different rows, perhaps after a read error that some of them met; look at the disk and start again"
+        )
+    return digest.hexdigest()
 
 
 def _counts(shared: Leaks) -> dict[str, dict]:
@@ -203,6 +228,8 @@ def _missing_symbols(trainer: CTCTrainer, corpus: DatasetDict) -> dict[str, dict
 def _check_same_run(folder: Path, before: dict, now: dict) -> None:
     """Refuse to resume where the rows already trained on could not be told, or the weights would not fit."""
     check_target_record(before.get("targets"), now["targets"], same_rows=True)
+    if "rows_sha256" in before and before["rows_sha256"] != now["rows_sha256"]:
+        raise ValueError(f"{folder} was trained on other rows than this command has: clips came, went or cannot be read; start a new run")
     for name in ("base_model", "model_type", "parameters", "processes"):
         if before.get(name) != now[name]:
             raise ValueError(f"{folder} was trained with {name} {before.get(name)}, this command has {now[name]}; resume with the same")

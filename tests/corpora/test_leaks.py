@@ -133,3 +133,16 @@ def test_splits_that_are_not_there(rows):
         without_leaks(corpus, "training")
     with pytest.raises(ValueError, match="no row of 'train' is left: all 1 share sentences with test"):
         without_leaks(corpus)
+
+
+def test_bytes_are_compared_and_not_their_names(rows):
+    """In shards a path is only the name of the clip, which folders of several splits repeat."""
+    named = lambda *data: [{"path": f"{n}.flac", "bytes": one} for n, one in enumerate(data)]
+    corpus = DatasetDict(
+        train=rows("а", "б", "в", audio=named(b"one", b"two", b"six")), test=rows("г", "д", prefix="t", audio=named(b"two", b"ten"))
+    )
+    assert leaks(corpus).splits["test"].audio_rows == 1
+    unheard = [{"path": None, "bytes": None}]
+    silent = leaks(DatasetDict(train=rows("а", audio=unheard), test=corpus["test"]))
+    assert silent.splits["test"].audio_rows is None
+    assert "not compared" in str(silent)

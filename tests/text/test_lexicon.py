@@ -59,6 +59,16 @@ def test_words_are_found_as_written_in_lower_case_and_without_signs():
     assert split_signs("--") == ["--"]
 
 
+def test_case_pairs_of_turkish_and_further_pronunciations(tmp_path):
+    lexicon = Lexicon({"ılık": "1", "işık": "2", "INCİ": "3"})
+    assert [lexicon.find(word) for word in ("ILIK", "Ilık", "İŞIK", "ıncİ")] == ["1", "1", "2", "3"]
+    assert Lexicon({"read(2)": "r e d", "read": "r i d"}).find("read") == "r i d"
+    path = tmp_path / "lexicon.tsv"
+    path.write_text("a(2)\tx\nread(2)\tr e d\nread\tr i d\n")
+    lexicon = load_lexicon(path)
+    assert (len(lexicon), lexicon.find("read"), lexicon.find("a"), lexicon.find("read(2)")) == (2, "r i d", "x", None)
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_sentences_without_a_word_of_the_lexicon_sound_as_before(text):
     assert Phonemizer("ky", lexicon={"башка": "X"})(text) == Phonemizer("ky")(text)

@@ -19,7 +19,11 @@ SENTENCES = [
     ("ky", "Бaла ухo cop деди", "бала ухо сор деди"),  # this typist uses look-alikes
     ("ky", "Wіndows менен Gооglе ачылды", "windows менен google ачылды"),  # Cyrillic і, о, е inside
     ("ky", "Мага smsке жооп жазды", "мага smsке жооп жазды"),  # a foreign word with an ending, not a typing error
-    ("ky", "XX кылымдын X жылы", "xx кылымдын x жылы"),  # Roman numbers
+    ("ky", "X жылы план B, витамин C", "x жылы план b витамин c"),  # a Roman number, names
+    ("ru", "B школе план B", "в школе план b"),
+    ("ky", "бала(лар) :( келди (күлкү)", "балалар келди"),  # glued to a word; an emoticon; a remark
+    ("ky", "(25) келди <эки сөз> <шум><b>", "жыйырма беш келди эки сөз"),
+    ("ru", "हिन्दी за\u0301мок", "हिन्दी замок"),  # vowel signs of another script are no stress marks
     ("ky", "Бүгүн №5 мектеп ачылат", "бүгүн номер беш мектеп ачылат"),
     ("kk", "Қазaқстaн — мeнiң Отаным.", "қазақстан менің отаным"),  # Latin a, e, i
     ("kk", "Бiз hәм сiз; Ha, Hан!", "біз һәм сіз на нан"),  # small h is һ, capital H is Н
@@ -34,6 +38,7 @@ SENTENCES = [
     ("tr", "IŞIK Iğdır'da, İSTANBUL’da İnci", "ışık ığdırda istanbulda inci"),
     ("tr", "Кitаp âlim «hâlâ» — okur", "kitap âlim hâlâ okur"),  # Cyrillic К, а
     ("uz", "O‘zbekiston gʻalaba, bo'ldi; ma’no, togʼ!", "oʻzbekiston gʻalaba boʻldi maʼno togʻ"),
+    ("uz", "oʼʼzbek o''zbek oˈzbek oʽzbek o‛zbek o᾽zbek oꞌzbek ''kino''", "oʻzbek " * 7 + "kino"),
     ("uz", "U 'kino' dedi, Тошкент va Sаmаrqаnd", "u kino dedi тошкент va samarqand"),
     ("en", "Don't you 'quote' ME – it’s fine", "don't you quote me it's fine"),
     ("en", "A well-known iPhоnе & R&B (laughs)", "a well known iphone and r and b"),
@@ -96,6 +101,8 @@ def test_missing_text():
         Normalizer("ky").normalize(None)
     with pytest.raises(TypeError, match="NoneType"):
         Normalizer("ky")(["бир", None])
+    with pytest.raises(TypeError, match="dict"):
+        Normalizer("ky")({"a": 1})
 
 
 def test_choices_for_numbers():
@@ -109,8 +116,58 @@ def test_choices_for_numbers():
         Normalizer("uz", numbers="words")
     with pytest.raises(ValueError, match="'say' is not known; use one of words, keep"):
         Normalizer("ky", numbers="say")
-    assert Normalizer("ky", numbers="drop")("(25) келди") == "келди"  # the number is in a remark
+    assert Normalizer("ky", numbers="drop")("(25 шум) келди") == "келди"  # the number is in a remark
     assert Normalizer("ky").normalize("1/2 бөлүгү").dropped == "number '1/2' has no sure reading"
+
+
+@pytest.mark.parametrize("language", ["ky", "kk", "ru", "tt", "tr", "uz", "en"])
+def test_roman_numbers(language):
+    """Never read, and kept as Latin letters: no `ıı` of Turkish, no Cyrillic `хх`."""
+    for typed in ("XIX", "II", "ХХ", "ІІ", "Ⅳ", "MCMXCIX"):
+        latin = typed.translate(str.maketrans("ХІ", "XI")).replace("Ⅳ", "IV").lower()
+        normalizer = Normalizer(language, numbers="keep")
+        assert normalizer(f"{typed}, x") == normalizer(normalizer(f"{typed}, x")) == f"{latin} x", typed
+        assert normalizer.normalize(typed).changes["Roman numerals"] == Counter([unicodedata.normalize("NFKC", typed)])
+        assert Normalizer(language)(f"a {typed} b") == ""
+        with pytest.raises(ValueError, match="Roman"):
+            Normalizer(language, numbers="error")(typed)
+    for word in ("MIX", "CIVIL", "CD", "DVD"):
+        assert Normalizer(language)(f"w {word} w") != ""
+
+
+def test_replacements_are_whole_words(tmp_path):
+    table = tmp_path / "own.toml"
+    table.write_text('extends = "kk"\n[replacements]\n"т.б." = "тағы басқа"\n', encoding="utf-8")
+    assert Normalizer(table)("ат.б. т.б.") == "ат б тағы басқа"
+
+
+def test_languages_by_other_codes(tmp_path, caplog):
+    for code, language in {"kaz": "kk", "kir": "ky", "cmn_hans_cn": "zh", "ky_kg": "ky", "uzb": "uz"}.items():
+        assert Normalizer(code).table == Normalizer(language).table
+    assert not caplog.records
+    assert [Normalizer("qqx").table.name for _ in range(2)] == ["any language"] * 2
+    assert caplog.text.count("'qqx' has no table") == 1
+    with pytest.raises(ValueError, match="no table of a language"):
+        Normalizer(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        Normalizer(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('fraction = "{whole} {fraction} {more}"', "own.toml: key 'numbers.fraction' must be"),
+        ('time = "{hours}"', "own.toml: key 'numbers.time' must be"),
+        ('signs = { "%" = "{} {x}" }', "own.toml: key 'numbers.signs.%' must be"),
+        ('year_before = { "жыл" = "ordinal" }', "own.toml: unicode-rbnf has no rule set ordinal for 'ky'; it is named in [numbers] year_b"),
+        ('library = "tt"', "own.toml: unicode-rbnf has no rules for the language 'tt'"),
+    ],
+)  # fmt: skip
+def test_wrong_tables_name_file_and_key(tmp_path, text, message):
+    (tmp_path / "own.toml").write_text(f'extends = "ky"\n[numbers]\n{text}\n', encoding="utf-8")
+    with pytest.raises(ValueError) as error:
+        Normalizer(tmp_path / "own.toml")
+    assert message in str(error.value)
 
 
 def test_counts():

@@ -5,6 +5,7 @@ import pytest
 from phonemizer.backend import EspeakBackend
 from phonemizer.separator import Separator
 
+from hfasr.text.normalize import Normalizer
 from hfasr.text.phonemize import Phonemizer
 
 
@@ -79,3 +80,10 @@ def test_wrong_arguments():
         Phonemizer("ky+f2")
     with pytest.raises(TypeError, match="NoneType"):
         Phonemizer("ky")(["ал", None])
+
+
+def test_a_normalizer_mends_look_alikes_first():
+    plain, mended = Phonemizer("ky"), Phonemizer("ky", normalizer=Normalizer("ky"))
+    assert mended("кыpгыз (күлөт) тили") == plain("кыргыз тили") != plain("кыpгыз тили")
+    assert mended.record == {**plain.record, "normalizer": "ky"}
+    assert mended.fingerprint != plain.fingerprint

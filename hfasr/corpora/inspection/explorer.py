@@ -15,13 +15,12 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import pyarrow.compute as pc
 from datasets import DatasetDict
 
 from hfasr.audio import load_audio, write_audio
 from hfasr.corpora.inspection.summary import Inspection, rows_at
 from hfasr.corpora.inspection.suspicion import BITS, REASONS, Suspicion
-from hfasr.corpora.rows import plain, refuse_one_split
+from hfasr.corpora.rows import byte_lengths, plain, refuse_one_split
 from hfasr.files import write_text
 from hfasr.paths import archived, without_segment
 
@@ -195,12 +194,8 @@ def _audio(corpus: DatasetDict, data: dict, places: np.ndarray, folder: Path, em
 
 
 def _with_bytes(corpus: DatasetDict, places: np.ndarray) -> list[bool]:
-    """Tell of rows whether they carry their audio. The bytes are not read: those of a whole corpus may not fit in memory."""
-    held = []
-    for rows in corpus.values():
-        valid = pc.is_valid(pc.struct_field(rows.data.column("audio"), "bytes"))
-        held.append((valid if rows._indices is None else valid.take(rows._indices.column(0))).to_numpy())
-    return np.concatenate(held)[places].tolist()
+    """Tell of rows whether they carry their audio."""
+    return (np.concatenate([byte_lengths(rows) for rows in corpus.values()])[places] >= 0).tolist()
 
 
 def _link(path: str, folder: Path) -> str:

@@ -137,7 +137,7 @@ def inspect(
     letters, look_alikes = alphabet_of(language)
     duplicates = {split: find_duplicates(rows, similarity=_NEAR if near else None) for split, rows in corpus.items()}
     shared = leaks(corpus, near=near, similarity=_NEAR)
-    notes = _repeated_rows(duplicates) | {"leak": _leaked_rows(corpus, shared), "bad": _bad_rows(problems, ids)}
+    notes = _repeated_rows(duplicates) | {"leak": _leaked_rows(corpus, shared), "bad": _bad_rows(problems, corpus)}
     suspicion = assess(texts, list(corpus), duration, letters=letters, look_alikes=look_alikes, notes=notes)
     speakers = _column_of_all(corpus, "speaker")
     return Inspection(
@@ -284,12 +284,20 @@ def _group_problems(problems: list[dict]) -> dict[str, dict]:
     return grouped
 
 
-def _bad_rows(problems: list[dict], ids: pyarrow.ChunkedArray) -> dict[int, str]:
-    """Return place -> what is wrong for the rows that problems name by their id."""
-    reasons = {problem.get("name") or problem.get("id"): problem.get("reason") or problem.get("problem", "") for problem in problems}
-    named = pc.is_in(ids, pyarrow.array(list(reasons), pyarrow.string()))
-    places = np.flatnonzero(named.to_numpy())
-    return {place: reasons[ids[place].as_py()] for place in places.tolist()}
+def _bad_rows(problems: list[dict], corpus: DatasetDict) -> dict[int, str]:
+    """Return place -> what is wrong for the rows that problems name by split and id; the same id may stand in several splits."""
+    found, start = {}, 0
+    for split, rows in corpus.items():
+        ids = column(rows, "id")
+        named = {
+            problem.get("name") or problem.get("id"): problem.get("reason") or problem.get("problem", "")
+            for problem in problems
+            if problem.get("split") == split
+        }
+        places = np.flatnonzero(pc.is_in(ids, pyarrow.array(list(named), pyarrow.string())).to_numpy())
+        found |= {start + place: named[ids[place].as_py()] for place in places.tolist()}
+        start += len(rows)
+    return found
 
 
 def _repeated_rows(duplicates: Mapping[str, Duplicates]) -> dict[str, dict[int, str]]:

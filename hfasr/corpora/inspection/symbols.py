@@ -163,8 +163,10 @@ def alphabet_of(language: str | None) -> tuple[frozenset[str], dict[str, str]]:
     if language is None:
         return frozenset(), {}
     table = load_table(language)
+    if not table.letters:
+        return frozenset(), {}
     capitals = {letter.upper() for letter in table.letters} | ({"İ", "I"} if table.case == "turkic" else set())
-    return frozenset(table.letters + table.marks) | (capitals if table.letters else frozenset()), dict(table.look_alikes)
+    return frozenset(table.letters + table.marks) | capitals, dict(table.look_alikes)
 
 
 def unused_letters(symbols: Iterable[Symbol], language: str | None) -> list[str]:

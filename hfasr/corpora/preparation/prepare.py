@@ -29,7 +29,8 @@ from hfasr.audio import SAMPLING_RATE
 from hfasr.corpora.preparation.published import Shards, footer_of, is_finished, published, refuse_other_columns, shard_name, summarise
 from hfasr.corpora.preparation.shards import Shard, digest_rows, make_shard, write_rows
 from hfasr.corpora.preparation.workers import run_in_processes, run_on_ray
-from hfasr.corpora.rows import FEATURES, plain, refuse_one_split
+from hfasr.corpora.rows import FEATURES, column, plain, refuse_one_split
+from hfasr.paths import archive_of
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,8 @@ def prepare(
         TypeError: `corpus` is not a DatasetDict of rows on disk.
     """
     _check(corpus, num_workers, ray_address, shard_seconds)
-    folder = Path(folder).absolute()
+    folder = Path(folder).expanduser().absolute()
+    _refuse_folder(corpus, folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder for the shards")
     with _work_folder(folder) as work:
@@ -148,9 +150,9 @@ def _check(corpus: DatasetDict, num_workers: int | None, ray_address: str | None
             raise TypeError(f"prepare needs rows on disk, split {split!r} is a {type(rows).__name__}; load it without streaming")
         if not re.fullmatch(r"\w+(\.\w+)*", split):
             raise ValueError(f"split {split!r} cannot be a split's name in `datasets`; use letters, digits, _ and . as in dev_ios")
-        for column in ("id", "audio", "text"):
-            if column not in rows.column_names:
-                raise ValueError(f"split {split!r} has no column {column!r}, found {', '.join(rows.column_names)}")
+        for name in ("id", "audio", "text"):
+            if name not in rows.column_names:
+                raise ValueError(f"split {split!r} has no column {name!r}, found {', '.join(rows.column_names)}")
     if not any(len(rows) for rows in corpus.values()):
         raise ValueError("the corpus has no rows")
     if not 0 < shard_seconds < float("inf"):
@@ -254,6 +256,16 @@ def _table(arrow: Dataset, schema: pyarrow.Schema, start: int, stop: int) -> pya
     return table.set_column(table.column_names.index("audio"), schema.field("audio"), audio)
 
 
+def _refuse_folder(corpus: DatasetDict, folder: Path) -> None:
+    for rows in corpus.values():
+        path = column(rows, "audio", "path")[0].as_py() if len(rows) else None
+        if path is not None and os.path.isabs(path) and archive_of(path).is_relative_to(folder.resolve()):
+            raise ValueError(f"{folder} holds the corpus itself ({path}); give a folder beside it, or a new one, for the shards")
+    ours = {shard for shards in published(folder).values() for shard in shards.values()}
+    if foreign := [shard for split in corpus for shard in sorted((folder / split).glob("*.parquet")) if shard not in ours]:
+        raise ValueError(f"{foreign[0]} is not a shard of hfasr prepare and would be read together with them; give another folder")
+
+
 def _refuse_another_corpus(folder: Path, plan: list[_Planned], there: Shards, replace: bool) -> None:
     planned: dict[str, set[str]] = {}
     for shard in plan:
@@ -262,8 +274,8 @@ def _refuse_another_corpus(folder: Path, plan: list[_Planned], there: Shards, re
         old = there.get(split, {})
         if old and not replace and not digests & old.keys():
             raise ValueError(
-                f"{folder / split} holds {len(old)} shards of which this corpus shares none: another corpus, another shard_seconds "
-                "or other package versions. Give another folder, or replace=True (--replace) to have them replaced"
+                f"{folder / split} holds {len(old)} shards of which this corpus shares none: it has changed or is another, "
+                "or shard_seconds or package versions are others. Give another folder, or replace=True (--replace) to have them replaced"
             )
 
 

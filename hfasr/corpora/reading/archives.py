@@ -6,10 +6,12 @@ import gzip
 import hashlib
 import logging
 import lzma
+import posixpath
 import shutil
 import tarfile
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -67,10 +69,24 @@ def _starts(path: Path, starts: tuple[bytes, ...]) -> bool:
 
 
 def _tarred(path: Path) -> Iterator[tuple[str, int, int]]:
+    links: dict[str, list[str]] = defaultdict(list)
+    for member in _members(path):
+        if member.isfile():
+            yield member.name, member.offset_data, member.size
+        elif member.islnk() or member.issym():
+            target = member.linkname if member.islnk() else posixpath.join(posixpath.dirname(member.name), member.linkname)
+            links[posixpath.normpath(target)].append(member.name)
+    # a link is read where it points to, within the archive; nothing outside it is there to be read
+    for member in _members(path) if links else ():
+        if member.isfile():
+            for name in links.get(posixpath.normpath(member.name), ()):
+                yield name, member.offset_data, member.size
+
+
+def _members(path: Path) -> Iterator[tarfile.TarInfo]:
     with tarfile.open(path, "r:") as archive:
         for member in archive:
-            if member.isfile():
-                yield member.name, member.offset_data, member.size
+            yield member
             archive.members = []  # tarfile keeps every member it has seen
 
 

@@ -34,7 +34,9 @@ def open_nested(tree: Tree, name: str) -> Tree:
             f" ({command} '{tree.path}') and give the folder; the archives in it may stay as they are"
         )
     tree.remember(where)
-    return open_tree(where)
+    inner = open_tree(where)
+    tree.seen |= inner.seen
+    return inner
 
 
 def lines_beside(tree: Tree, name: str) -> Iterator[tuple[int, str]]:

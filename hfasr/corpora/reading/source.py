@@ -158,12 +158,20 @@ def load_corpus(path: Paths, *, source: str | None = None, **options) -> Dataset
 
 
 def _is_hub_name(path: Paths) -> bool:
-    return isinstance(path, str) and not os.path.exists(os.path.expanduser(path)) and _HUB_NAME.fullmatch(path) is not None
+    if not isinstance(path, str) or os.path.exists(os.path.expanduser(path)) or _HUB_NAME.fullmatch(path) is None:
+        return False
+    if os.path.isdir(os.path.dirname(path)):
+        raise FileNotFoundError(f"{path}: no such corpus in the folder {os.path.dirname(path)}")
+    logger.info("%s: no such folder or file here; looking for it on the Hub", path)
+    return True
 
 
 def _find_one(path: Paths) -> str:
     tree = open_tree(path)
     found = find_sources(tree)
+    if not found and tree.given:
+        # its loader says what is wrong with the file
+        return "manifest" if next(iter(tree.given)).endswith((".json", ".jsonl")) else "tabular"
     if not found:
         looks = "\n".join(f"  {each.name}: {each.layout}" for each in sources())
         raise ValueError(f"{path} looks like no source that is known; found {tree.found()}. Known are\n{looks}")
@@ -182,7 +190,8 @@ def _find_one(path: Paths) -> str:
 def _found_before(path: Paths) -> str | None:
     """Return what an archive was found to be, so that it need not be read through each time."""
     if isinstance(path, str | os.PathLike) and os.path.isfile(note := _note_of(path)):
-        return note.read_text(encoding="utf-8")
+        noted = note.read_text(encoding="utf-8")
+        return noted if noted in {each.name for each in sources()} else None
     return None
 
 
@@ -191,4 +200,4 @@ def _note_of(path: str | os.PathLike) -> Path:
     stamp = f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else ""
     folder = cache_folder() / "sources"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / hashlib.sha256(f"{path.absolute()} {stamp}".encode()).hexdigest()[:16]
+    return folder / hashlib.sha256(f"1 {path.absolute()} {stamp}".encode()).hexdigest()[:16]

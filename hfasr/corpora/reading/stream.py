@@ -11,7 +11,7 @@ import math
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
-from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from datasets import Audio, ClassLabel, Dataset, Features, IterableDataset, Value
 from datasets.table import InMemoryTable
 
 from hfasr.audio import audio_duration
@@ -29,7 +29,7 @@ from hfasr.paths import archive_path
 
 logger = logging.getLogger(__name__)
 
-_TAR = (".tar", ".tar.gz", ".tgz")
+TAR = (".tar", ".tar.gz", ".tgz")
 _IN_SHARD = {"txt": "text", "text": "text", "transcript": "text", "json": "json"}
 _BATCH = 64  # rows whose targets are made together
 
@@ -62,7 +62,7 @@ def stream_rows(
     """
     if isinstance(source, str | os.PathLike | list):
         files = _shards(source, split)
-        if files[0].endswith(_TAR):
+        if files[0].endswith(TAR):
             return IterableDataset.from_generator(_read_tars, features=FEATURES, gen_kwargs={"shards": files})
         source = IterableDataset.from_parquet(files)
     elif not isinstance(source, IterableDataset):
@@ -79,7 +79,7 @@ def stream_rows(
 def shard_columns(
     source: str | os.PathLike | list[str | os.PathLike], *, split: str | None = None, columns: dict[str, str] | None = None
 ) -> Dataset | None:
-    """Read texts, speakers and durations of Parquet shards, without the audio: to build a vocabulary, to look for leaks.
+    """Read all but the audio of Parquet shards: to build a vocabulary, to look for leaks.
 
     Args:
         source: As `stream_rows` takes files.
@@ -87,20 +87,69 @@ def shard_columns(
         columns: As `stream_rows` takes them.
 
     Returns:
-        Rows whose audio has neither bytes nor path, with NaN where there is no column of durations; None for tar shards.
+        Rows whose audio has neither bytes nor path, a text "" where there is none, with NaN where there is no column of durations; an
+        id is the audio's path where there is no other, None where there is none either. None for tar shards.
     """
     files = _shards(source, split)
-    if files[0].endswith(_TAR):
+    if files[0].endswith(TAR):
         return None
-    features = Features.from_arrow_schema(pyarrow.parquet.read_schema(files[0]))
-    mapping = {ours: name for ours, name in row_mapping(features, columns).items() if ours in ("id", "text", "speaker", "duration")}
-    found = pyarrow.concat_tables([pyarrow.parquet.read_table(file, columns=list(mapping.values())) for file in files])
+    return rows_without_audio(map(_parquet_columns, files), columns)
+
+
+def rows_without_audio(
+    parts: Iterable[tuple[Callable[..., pyarrow.ChunkedArray], Features]], columns: dict[str, str] | None = None
+) -> Dataset:
+    """Make the rows of `shard_columns`.
+
+    Args:
+        parts: One after the other, what reads a column of a name, or a field of it, as `hfasr.corpora.rows.column` does; and the
+            features.
+        columns: As `stream_rows` takes them.
+    """
     schema = FEATURES.arrow_schema
-    audio = pyarrow.array([None], schema.field("audio").type).take(pyarrow.array(np.zeros(len(found), np.int8)))
-    values = {ours: found.column(name).cast(schema.field(ours).type) for ours, name in mapping.items()} | {"audio": audio}
-    values["duration"] = pyarrow.compute.fill_null(values.get("duration", pyarrow.nulls(len(found), pyarrow.float64())), math.nan)
-    values = {name: values.get(name, pyarrow.nulls(len(found), pyarrow.string())) for name in FEATURES}
-    return plain(Dataset(InMemoryTable(pyarrow.table(values, schema=schema))))
+    tables = [pyarrow.table(_without_audio(read, features, row_mapping(features, columns)), schema=schema) for read, features in parts]
+    return plain(Dataset(InMemoryTable(pyarrow.concat_tables(tables))))
+
+
+def _without_audio(
+    read: Callable[..., pyarrow.ChunkedArray], features: Features, mapping: dict[str, str]
+) -> dict[str, pyarrow.ChunkedArray | pyarrow.Array]:
+    found = {ours: as_texts(read(name), features[name], name) for ours, name in mapping.items() if ours not in ("audio", "duration")}
+    n, kind = len(found["text"]), FEATURES.arrow_schema.field("audio").type
+    found["text"] = pyarrow.compute.fill_null(found["text"], "")
+    if isinstance(features[mapping["audio"]], Audio | dict):  # else bytes without a path
+        found["id"] = pyarrow.compute.coalesce(found.get("id", pyarrow.nulls(n, pyarrow.string())), read(mapping["audio"], "path"))
+    seconds = read(mapping["duration"]).cast(pyarrow.float64()) if "duration" in mapping else pyarrow.nulls(n, pyarrow.float64())
+    found |= {"duration": pyarrow.compute.fill_null(seconds, math.nan)}
+    found["audio"] = pyarrow.array([{"bytes": None, "path": None}], kind).take(pyarrow.array(np.zeros(n, np.int8)))
+    return {name: found.get(name, pyarrow.nulls(n, pyarrow.string())) for name in FEATURES}
+
+
+def _parquet_columns(file: str) -> tuple[Callable[..., pyarrow.ChunkedArray], Features]:
+    shard = pyarrow.parquet.ParquetFile(file)
+
+    def read(name: str, part: str | None = None) -> pyarrow.ChunkedArray:
+        if part is None:
+            return shard.read(columns=[name]).column(name)
+        return pyarrow.compute.struct_field(shard.read(columns=[f"{name}.{part}"]).column(name), part)  # not the bytes beside it
+
+    return read, Features.from_arrow_schema(shard.schema_arrow)
+
+
+def as_texts(values: pyarrow.ChunkedArray, feature: object, name: str) -> pyarrow.ChunkedArray:
+    """Return a column as strings, a class by its name.
+
+    Raises:
+        ValueError: It holds something else; the message gives its name.
+    """
+    if isinstance(feature, ClassLabel):
+        names = pyarrow.array([*feature.names, None], pyarrow.string())
+        places = pyarrow.compute.fill_null(values, len(feature.names))
+        places = pyarrow.compute.if_else(pyarrow.compute.less(places, 0), len(feature.names), places)
+        return pyarrow.chunked_array([names.take(places.combine_chunks())])
+    if pyarrow.types.is_nested(values.type) or pyarrow.types.is_binary(values.type):
+        raise ValueError(f"column {name!r} holds {values.type}, where text was expected; name another with columns=")
+    return values.cast(pyarrow.string())
 
 
 def add_stream_target(rows: IterableDataset, to_target: Callable[[list[str]], list[str]]) -> IterableDataset:
@@ -124,13 +173,14 @@ def _to_row(row: dict, mapping: dict[str, str], classes: dict[str, list[str]]) -
     found = {ours: row[name] for ours, name in mapping.items()}
     for ours, name in mapping.items():
         if name in classes and found[ours] is not None:
-            found[ours] = classes[name][found[ours]] if found[ours] >= 0 else ""
+            found[ours] = classes[name][found[ours]] if found[ours] >= 0 else None
     return _row(_fetched(found.pop("audio")), found)
 
 
 def _row(audio: dict | None, found: dict) -> dict:
     """Fill in what a source leaves out."""
-    row = {name: "" if found.get(name) is None else str(found[name]) for name in FEATURES if name not in ("audio", "duration")}
+    row = {name: None if found.get(name) is None else str(found[name]) for name in FEATURES if name not in ("audio", "duration")}
+    row["text"] = row["text"] or ""
     audio = audio or {"bytes": None, "path": None}
     seconds = found.get("duration")
     if seconds is None or math.isnan(seconds):
@@ -221,7 +271,7 @@ def _shards(source: str | os.PathLike | list, split: str | None) -> list[str]:
     for path in files:
         if not os.path.isfile(path):
             raise FileNotFoundError(f"{path}: no such shard")
-    kinds = {"tar" if path.endswith(_TAR) else Path(path).suffix for path in files}
+    kinds = {"tar" if path.endswith(TAR) else Path(path).suffix for path in files}
     if kinds not in ({"tar"}, {".parquet"}):
         raise ValueError(f"{source}: shards are all .parquet or all .tar, found {', '.join(sorted(kinds))}")
     return sorted(files)
@@ -229,7 +279,7 @@ def _shards(source: str | os.PathLike | list, split: str | None) -> list[str]:
 
 def _of_folder(folder: Path, split: str | None) -> list[str]:
     inside = folder / split if split and (folder / split).is_dir() else folder
-    shards = [path for path in inside.iterdir() if path.name.endswith((".parquet", *_TAR))]
+    shards = [path for path in inside.iterdir() if path.name.endswith((".parquet", *TAR))]
     if split and inside == folder:
         shards = [path for path in shards if re.match(rf"{re.escape(split)}[-.\d]", path.name)]
     if not shards:

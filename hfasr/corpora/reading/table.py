@@ -75,19 +75,19 @@ class Problems:
     """What is wrong in a corpus: each problem with what it is about, counted and listed."""
 
     def __init__(self):
-        self._found: list[tuple[str, str, str]] = []
+        self._found: list[tuple[str, str, str, str]] = []
 
-    def add(self, problem: str, name: str, reason: str = "") -> None:
-        """Note a problem of a file or row."""
-        self._found.append((problem, name, reason))
+    def add(self, problem: str, name: str, reason: str = "", split: str = "") -> None:
+        """Note a problem of a file, or of the row whose id is the name, in a split."""
+        self._found.append((problem, name, reason, split))
 
     def __iter__(self) -> Iterator[dict[str, str]]:
-        for problem, name, reason in self._found:
-            yield {"problem": problem, "name": name, "reason": reason}
+        for problem, name, reason, split in self._found:
+            yield {"problem": problem, "name": name, "reason": reason} | ({"split": split} if split else {})
 
     def counts(self) -> dict[str, int]:
         """Return how often each problem was met, most often first."""
-        return dict(Counter(problem for problem, _, _ in self._found).most_common())
+        return dict(Counter(problem for problem, _, _, _ in self._found).most_common())
 
 
 Build = Callable[[Problems], tuple[Iterator[Entry], dict[str, tuple[int, int]]]]
@@ -129,7 +129,7 @@ def open_table(source: str, path: str | os.PathLike, build: Build, *, options: d
 
 
 def problems_of(rows: Dataset) -> list[dict[str, str]]:
-    """Return what was wrong in the corpus of these rows when its table was made: `{"problem", "name", "reason"}` of each."""
+    """Return what was wrong when the table of these rows was made: `{"problem", "name", "reason"}` of each, of a row with `split`."""
     for file in rows.cache_files:
         if (listed := Path(file["filename"]).parent / "problems.jsonl").is_file():
             return [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
@@ -149,7 +149,7 @@ def _lock(folder: Path, path: str | os.PathLike) -> FileLock:
 def _is_fresh(folder: Path, asked: float) -> bool:
     """Tell whether the files that a table was made of are as they were; not looked at again by those who waited for this answer."""
     try:
-        if float((folder / "seen_at").read_text()) >= asked:
+        if asked <= float((folder / "seen_at").read_text()) <= time.time():
             return True
         with pyarrow.memory_map(str(folder / "seen.arrow")) as file:
             for batch in pyarrow.ipc.open_stream(file):
@@ -195,8 +195,9 @@ def _write_rows(folder: Path, entries: Iterable[Entry], seen: "_SeenFile", probl
     hashes: dict[str, list[np.ndarray]] = {}
     for chunk in _completed(iter(entries), num_workers):
         seen.add([stamp for completed in chunk for stamp in completed.seen])
-        for problem in (problem for completed in chunk for problem in completed.problems):
-            problems.add(*problem)
+        for completed in chunk:
+            for problem in completed.problems:
+                problems.add(*problem, split=completed.entry.split)
         for split in dict.fromkeys(completed.entry.split for completed in chunk):
             rows = [completed.entry for completed in chunk if completed.entry.split == split and completed.entry.text is not None]
             if rows and split not in writers:
@@ -222,7 +223,7 @@ def _note_repeats(file: Path, split: str, hashes: np.ndarray, problems: Problems
         ids = Dataset.from_file(str(file)).select(np.flatnonzero(np.isin(hashes, twice)))["id"]
         for name, count in Counter(ids).items():
             if count > 1:
-                problems.add(TWICE, name, f"{count} times in {split}")
+                problems.add(TWICE, name, f"{count} times in {split}", split)
 
 
 class _SeenFile:
@@ -252,6 +253,11 @@ class _Completed:
     seen: list[tuple[str, tuple[int, int]]]
     problems: list[tuple[str, str, str]]
 
+    def try_again(self, path: str, error: Exception) -> None:
+        """Have the table made anew the next time, when a file could not be read for a reason that may pass."""
+        if isinstance(error, OSError):
+            self.seen.append((path, (-2, -1)))  # which no file is like
+
 
 def _completed(entries: Iterator[Entry], num_workers: int | None) -> Iterator[list[_Completed]]:
     """Read the files of entries, some chunks ahead, in order."""
@@ -274,6 +280,9 @@ def _complete(entry: Entry) -> _Completed:
     completed = _Completed(entry, [], [])
     if entry.text is None:
         _read_transcript(entry, completed)
+    if entry.text is not None and not _is_text(entry.id + entry.text):
+        entry.text = None
+        completed.problems.append((BAD_TEXT, entry.id.encode(errors="replace").decode(), "half of a surrogate pair; save it as UTF-8"))
     try:
         if entry.duration is None:
             entry.duration = audio_duration(entry.audio)
@@ -285,7 +294,16 @@ def _complete(entry: Entry) -> _Completed:
     except (ValueError, OSError) as error:
         entry.duration = math.nan
         completed.problems.append((BAD_AUDIO, entry.id, str(error)))
+        completed.try_again(without_segment(entry.audio), error)
     return completed
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_transcript(entry: Entry, completed: _Completed) -> None:
@@ -302,6 +320,7 @@ def _read_transcript(entry: Entry, completed: _Completed) -> None:
         completed.problems.append((NO_TEXT, entry.id, f"{path}: no such transcript"))
     except (ValueError, OSError) as error:
         completed.problems.append((BAD_TEXT, entry.id, str(error)))
+        completed.try_again(path, error)
 
 
 assert {field.name for field in fields(Entry)} == {*FEATURES, "split", "text_file"}

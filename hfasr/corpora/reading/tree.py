@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from hfasr.corpora.reading.archives import archive_files, is_archive
-from hfasr.paths import archived, read_bytes
+from hfasr.paths import archive_of, archived, read_bytes
 
 # What file managers leave behind; "." begins AppleDouble files, which look like audio by their endings.
 _NOT_OURS = (".", "__MACOSX", "Thumbs.db")
@@ -144,6 +144,8 @@ class ArchiveTree(Tree):
         for name, where in archive_files(self.path):
             if any(part.startswith(_NOT_OURS) for part in PurePosixPath(name).parts):
                 continue
+            if not self._members:
+                super().remember(str(archive_of(where)))  # of a compressed archive its copy, which the user may delete
             self._members[name] = where
             folder, _, last = name.rpartition("/")
             new = folder not in names

@@ -26,7 +26,16 @@ _LIST_ENDINGS = (".txt", ".text", ".lst", ".list")
 
 
 def _recognise(tree: Tree) -> bool:
-    return "clips" in tree.folders() and any(tree.has(f"{name}.tsv") for name in _ENOUGH)
+    return any(tree.has(f"{name}.tsv") and _is_ours(tree, f"{name}.tsv") for name in _ENOUGH)
+
+
+def _is_ours(tree: Tree, table: str) -> bool:
+    """Tell a table of Common Voice from others of its name; one that is empty or not UTF-8 is told later."""
+    try:
+        header = next(tree.lines(table), (0, ""))[1].split("\t")
+    except ValueError:
+        header = []
+    return header in ([], [""]) or "client_id" in header or set(_NEEDED) <= set(header)
 
 
 SOURCE = Source(
@@ -97,7 +106,8 @@ def _one_language(tree: Tree, language: str | None) -> Tree:
         return next(iter(folders.values()))
     if not folders:
         return SOURCE.refuse(tree, "no train.tsv or validated.tsv")
-    wanted = f"no language {language!r}" if language else "several languages; choose one with language="
+    choice = 'choose one with language=, or --options (in a recipe --corpus_options) \'{"language": "ky"}\''
+    wanted = f"no language {language!r}" if language else f"several languages; {choice}"
     raise ValueError(f"{tree.path} has {wanted}, found {', '.join(sorted(folders))}")
 
 

@@ -1,7 +1,8 @@
 """Any `datasets` data set with an Audio column: by its name on the Hub, or a local folder of Parquet shards or of `save_to_disk`.
 
-`datasets` keeps the audio in its own cache, or in the folder; rows refer to it there and no byte is copied. Whole loading needs
-neither torchcodec nor FFmpeg, with one exception: an audio folder or tar shards on the Hub, which `datasets` encodes by torchcodec.
+`datasets` copies the Parquet files of the splits that are asked for into its Arrow cache, once; rows refer to the audio there, or in the
+folder of `save_to_disk`, which is not copied. Streams copy nothing. Whole loading needs neither torchcodec nor FFmpeg, with one
+exception: an audio folder or tar shards on the Hub, which `datasets` encodes by torchcodec.
 """
 
 import hashlib
@@ -9,8 +10,12 @@ import json
 import logging
 import math
 import os
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -18,15 +23,15 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, IterableDataset, IterableDatasetDict, Value
+from datasets import Audio, Dataset, DatasetBuilder, DatasetDict, IterableDataset, IterableDatasetDict, Value
 from filelock import FileLock
 
 from hfasr.audio import audio_duration
 from hfasr.cache import cache_folder
-from hfasr.corpora.reading.locate import SPLITS, in_order
+from hfasr.corpora.reading.locate import SPLITS, in_order, split_of
 from hfasr.corpora.reading.mapping import row_mapping
 from hfasr.corpora.reading.source import Source
-from hfasr.corpora.reading.stream import stream_rows
+from hfasr.corpora.reading.stream import TAR, as_texts, rows_without_audio, shard_columns, stream_rows
 from hfasr.corpora.reading.tree import Tree, unwrapped
 from hfasr.corpora.rows import FEATURES, column, decoded, with_column
 from hfasr.paths import archived
@@ -94,62 +99,172 @@ def hub(
         ValueError: No such configuration, split or column, or a data set that cannot be loaded without running its code.
         ConnectionError: The Hub cannot be reached.
     """
-    found = _load(name, config, streaming, revision, token)
-    if isinstance(found, Dataset | IterableDataset):
-        found = {str(found.split or "train"): found}
-    chosen = _choose_splits(found, splits, name)
+    with _explaining(name, config, token):
+        data = _find(name, config, revision, token, splits, streaming)
+        chosen = _choose_splits(data.splits, splits, name)
+        found = _load(data, chosen.values(), streaming)
     if streaming:
-        return IterableDatasetDict({ours: stream_rows(rows, columns=columns) for ours, rows in chosen.items()})
-    corpus = DatasetDict({ours: _to_rows(rows, columns, f"{name}: {ours}", num_workers) for ours, rows in chosen.items()})
+        return IterableDatasetDict({ours: stream_rows(found[theirs], columns=columns) for ours, theirs in chosen.items()})
+    corpus = {ours: _to_rows(found[theirs], columns, f"{name}: {ours}", num_workers) for ours, theirs in chosen.items()}
     if not any(map(len, corpus.values())):
         raise ValueError(f"{name} has no rows")
-    return decoded(corpus)
+    return decoded(DatasetDict(corpus))
 
 
-def _load(name: str | os.PathLike, config: str | None, streaming: bool, revision: str | None, token: str | bool | None):
-    from datasets import load_dataset, load_from_disk
+def hub_columns(
+    name: str | os.PathLike,
+    config: str | None = None,
+    *,
+    split: str = "train",
+    columns: dict[str, str] | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    num_workers: int | None = None,
+) -> Dataset | None:
+    """Read all but the audio of a split that `hub` streams: to build a vocabulary, to look for leaks.
 
+    Args:
+        name: A local folder or file, as `hub` takes it.
+        config: Which of its configurations.
+        split: Which split, as `hub` takes it.
+        columns: As `hub` takes them.
+        revision: As `hub` takes it, and so are `token` and `num_workers`, so that both can be given the same.
+
+    Returns:
+        Rows as `shard_columns` gives them; None for a data set on the Hub, tar shards, and whatever is neither Parquet nor of
+        `save_to_disk`.
+
+    Raises:
+        FileNotFoundError: No such folder, and no name on the Hub.
+        ValueError: No such configuration, split or column.
+    """
+    if not Path(name).expanduser().exists() and _is_name(os.fspath(name)):
+        return None
+    with _explaining(name, config, token):
+        data = _find(name, config, revision, token, [split], streaming=True)
+        (theirs,) = _choose_splits(data.splits, [split], name).values()
+    found = data.splits[theirs]
+    if data.kind == "saved":
+        return rows_without_audio([(partial(column, found), found.features)], columns)
+    return shard_columns(found, columns=columns) if data.kind == "parquet" else None
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a name stands for.
+
+    Args:
+        kind: A builder of `datasets`, or "tar" for our own reader, "saved" for `save_to_disk`, "loaded" for what is loaded already.
+        splits: What it reads for each split: files, or rows that are not copied.
+        options: More for the builder.
+    """
+
+    kind: str
+    splits: dict
+    options: dict = field(default_factory=dict)
+
+
+def _find(
+    name: str | os.PathLike,
+    config: str | None,
+    revision: str | None,
+    token: str | bool | None,
+    splits: Collection[str] | Mapping[str, str] | None,
+    streaming: bool,
+) -> _Data:
+    """Find the files of each split; none is read yet but the card."""
     path = Path(name).expanduser()
-    local = path.exists()
-    if local:
-        path = _local(path)
-        if any((path / each).is_file() for each in _SAVED):
-            if config is not None:
-                raise ValueError(f"{path} was written by save_to_disk and has no configurations; leave config out")
-            saved = load_from_disk(str(path))
-            return _streamed(saved) if streaming else saved
-    elif not _is_name(os.fspath(name)):
+    if path.exists():
+        return _find_local(path, config, streaming)
+    if not _is_name(os.fspath(name)):
         raise FileNotFoundError(f"{name}: no such folder, and a data set's name on the Hub is like 'google/fleurs'")
+    from datasets import load_dataset, load_dataset_builder
+
+    if splits is not None:
+        builder = load_dataset_builder(os.fspath(name), config, revision=revision, token=token)
+        files = _files_of(builder)
+        if files and (streaming or not os.path.exists(builder.cache_dir)):  # all of it may be there from an earlier time
+            return _Data(builder.name, files, {"features": builder.info.features, "token": token})
+    found = load_dataset(os.fspath(name), config, streaming=streaming, revision=revision, token=token)
+    return _Data("loaded", _by_split(found))
+
+
+def _find_local(path: Path, config: str | None, streaming: bool) -> _Data:
+    """Find the files of a local data set.
+
+    Given a folder, `datasets` would keep its copy under the folder's last name and the card's patterns: another folder of that name,
+    or other files in it, would give the old rows. Given the files it looks at their paths and times.
+    """
+    from datasets import load_dataset_builder, load_from_disk
+
+    if streaming and (shards := _tar_shards(path)):
+        return _Data("tar", shards)
+    path = _local(path)
+    if any((path / each).is_file() for each in _SAVED):
+        if config is not None:
+            raise ValueError(f"{path} was written by save_to_disk and has no configurations; leave config out")
+        return _Data("saved", _by_split(load_from_disk(str(path))))
+    if path.is_file():
+        return _Data("parquet", {_split_of(path.name): [str(path)]})
+    builder = load_dataset_builder(str(path), config)
+    return _Data("tar" if streaming and builder.name == "webdataset" else builder.name, _files_of(builder))
+
+
+def _load(data: _Data, splits: Iterable[str], streaming: bool) -> dict:
+    """Load some splits; of the others no byte is read, copied or downloaded."""
+    from datasets import load_dataset
+
+    chosen = {split: data.splits[split] for split in splits}
+    if data.kind in ("tar", "loaded"):
+        return chosen
+    if data.kind == "saved":
+        return {split: _streamed(rows) for split, rows in chosen.items()} if streaming else chosen
+    for file in (file for files in chosen.values() for file in files if file.endswith(".parquet") and "://" not in file):
+        try:
+            pyarrow.parquet.read_metadata(file)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{file}: not a whole Parquet file ({error}); copy or download it again") from None
+    return load_dataset(data.kind, data_files=chosen, streaming=streaming, **data.options) if chosen else {}
+
+
+def _files_of(builder: DatasetBuilder) -> dict[str, list[str]]:
+    return {str(split): list(files) for split, files in (builder.config.data_files or {}).items()}
+
+
+def _by_split(found: Dataset | IterableDataset | Mapping) -> dict:
+    return (
+        {str(found.split or "train"): found}
+        if isinstance(found, Dataset | IterableDataset)
+        else {str(split): rows for split, rows in found.items()}
+    )
+
+
+@contextmanager
+def _explaining(name: str | os.PathLike, config: str | None, token: str | bool | None) -> Iterator[None]:
     try:
-        if path.is_file():
-            return load_dataset("parquet", data_files={_split_of(path.name): str(path)}, streaming=streaming)
-        if local and not streaming:
-            return _load_folder(path, config)
-        where = str(path) if local else os.fspath(name)
-        return load_dataset(where, config, streaming=streaming, revision=None if local else revision, token=token)
+        yield
     except Exception as error:
-        explained = _explained(error, name, config, local)
+        explained = _explained(error, name, config, Path(name).expanduser().exists())
         if explained is None:
             raise
         raise explained from (None if isinstance(token, str) else error)  # the token must not be seen in the cause
 
 
-def _load_folder(path: Path, config: str | None) -> DatasetDict:
-    """Load a local folder by the files that its card names.
-
-    Given the folder, `datasets` keeps its copy under the folder's last name and the card's patterns: another folder of that name, or
-    other files in it, would give the old rows. Given the files it looks at their paths and times.
-    """
-    from datasets import load_dataset, load_dataset_builder
-
-    builder = load_dataset_builder(str(path), config)
-    files = {split: list(listed) for split, listed in (builder.config.data_files or {}).items()}
-    for file in (file for listed in files.values() for file in listed if file.endswith(".parquet")):
-        try:
-            pyarrow.parquet.read_metadata(file)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise ValueError(f"{file}: not a whole Parquet file ({error}); copy or download it again") from None
-    return load_dataset(builder.name, data_files=files)
+def _tar_shards(path: Path) -> dict[str, list[str]]:
+    """Return the tar shards of each split: in folders of its name, or whose names begin with it; none where a card tells them."""
+    tree, found = Tree(path if path.is_dir() else path.parent), {}
+    if path.is_dir() and tree.has("README.md"):
+        return {}
+    for file in tree.files() if path.is_dir() else [path.name]:
+        if file.endswith(TAR):
+            split = split_of(re.sub(r"[-_.]?(\d[^/]*)?\.(tar|tar\.gz|tgz)$", "", file), "train")
+            found.setdefault(split, []).append(tree.where(file))
+    if found or path.is_file():
+        return found
+    for folder in tree.folders():
+        if shards := [tree.where(file) for file in tree.files(folder) if file.endswith(TAR)]:
+            found[folder] = shards
+    return found
 
 
 def _local(path: Path) -> Path:
@@ -189,11 +304,8 @@ def _holds_audio(path: str) -> bool:
     )
 
 
-def _streamed(saved: Dataset | DatasetDict):
-    shards = {split: max(1, min(64, len(rows) // 1000)) for split, rows in saved.items()} if isinstance(saved, DatasetDict) else None
-    if shards is None:
-        return saved.to_iterable_dataset(num_shards=max(1, min(64, len(saved) // 1000)))
-    return IterableDatasetDict({split: rows.to_iterable_dataset(num_shards=shards[split]) for split, rows in saved.items()})
+def _streamed(saved: Dataset) -> IterableDataset:
+    return saved.to_iterable_dataset(num_shards=max(1, min(64, len(saved) // 1000)))
 
 
 def _is_name(name: str) -> bool:
@@ -204,7 +316,7 @@ def _split_of(name: str) -> str:
     return SPLITS.get(name.lower().partition("-")[0].removesuffix(".parquet"), "train")
 
 
-def _choose_splits(found: Mapping, wanted: Collection[str] | Mapping[str, str] | None, name: str | os.PathLike) -> dict:
+def _choose_splits(found: Collection[str], wanted: Collection[str] | Mapping[str, str] | None, name: str | os.PathLike) -> dict[str, str]:
     """Return our split names with the data set's splits."""
     ours = {SPLITS.get(split.lower(), split): split for split in found}
     if len(ours) < len(found):  # it has both a dev and a validation split
@@ -217,14 +329,18 @@ def _choose_splits(found: Mapping, wanted: Collection[str] | Mapping[str, str] |
     for split in wanted.values():
         if split not in ours:
             raise ValueError(f"{name} has no split {split!r}, found {', '.join(found)}")
-    return {split: found[ours[theirs]] for split, theirs in wanted.items()}
+    return {split: ours[theirs] for split, theirs in wanted.items()}
 
 
 def _to_rows(rows: Dataset, columns: dict[str, str] | None, label: str, num_workers: int | None) -> Dataset:
     """Give a split our columns; audio stays where it is."""
     features = rows.features
     mapping = row_mapping(features, columns)
-    found = {ours: _texts(rows, theirs) for ours, theirs in mapping.items() if ours not in ("audio", "duration")}
+    found = {
+        ours: as_texts(column(rows, theirs), features[theirs], theirs)
+        for ours, theirs in mapping.items()
+        if ours not in ("audio", "duration")
+    }
     duration = _number(column(rows, mapping["duration"])) if "duration" in mapping else None
     rate = getattr(features[mapping["audio"]], "sampling_rate", None)
     samples = _number(column(rows, "num_samples")) if rate and "num_samples" in features else None
@@ -235,26 +351,14 @@ def _to_rows(rows: Dataset, columns: dict[str, str] | None, label: str, num_work
     fingerprint = hashlib.sha256(json.dumps([rows._fingerprint, mapping], sort_keys=True).encode()).hexdigest()[:16]
     if duration is None:
         duration = samples / rate if samples is not None else _durations(rows, label, num_workers)
+    found["id"] = _ids(rows, found.get("id", pyarrow.nulls(len(rows), pyarrow.string())))
     for name, feature in FEATURES.items():
         if name not in ("audio", "duration"):
             values = found.get(name, pyarrow.nulls(len(rows), pyarrow.string()))
-            rows = with_column(rows, name, _ids(rows, values) if name == "id" else values, feature)
+            rows = with_column(rows, name, values, feature)
     rows = with_column(rows, "duration", duration, Value("float64")).select_columns(list(FEATURES))
     # the same rows have the same fingerprint in the next run, so that what `map` made of them is found again
     return Dataset(rows.data, info=rows.info, split=rows.split, indices_table=rows._indices, fingerprint=fingerprint)
-
-
-def _texts(rows: Dataset, name: str) -> pyarrow.ChunkedArray:
-    """Return a column as strings, a class by its name."""
-    values, feature = column(rows, name), rows.features[name]
-    if isinstance(feature, ClassLabel):
-        names = pyarrow.array([*feature.names, None], pyarrow.string())
-        places = pyarrow.compute.fill_null(values, len(feature.names))
-        places = pyarrow.compute.if_else(pyarrow.compute.less(places, 0), len(feature.names), places)
-        return pyarrow.chunked_array([names.take(places.combine_chunks())])
-    if pyarrow.types.is_nested(values.type) or pyarrow.types.is_binary(values.type):
-        raise ValueError(f"column {name!r} holds {values.type}, where text was expected; name another with columns=")
-    return values.cast(pyarrow.string())
 
 
 def _number(values: pyarrow.ChunkedArray) -> np.ndarray:
@@ -266,54 +370,73 @@ def _ids(rows: Dataset, values: pyarrow.Array | pyarrow.ChunkedArray) -> pyarrow
     values = pyarrow.compute.coalesce(values, column(rows, "audio", "path"))
     if values.null_count == 0:
         return values
+    return pyarrow.compute.coalesce(values, pyarrow.array(_kept(rows, "digests", lambda: (_read_digests(rows), True)), pyarrow.string()))
+
+
+def _read_digests(rows: Dataset) -> np.ndarray:
+    """Return a digest of the audio of each row, "" where it has a path."""
     digests = [
-        name or hashlib.blake2b(audio["bytes"] or b"", digest_size=8).hexdigest()
+        "" if (audio or {}).get("path") else hashlib.blake2b((audio or {}).get("bytes") or b"", digest_size=8).hexdigest()
         for start in range(0, len(rows), _CHUNK)
-        for name, audio in zip(values[start : start + _CHUNK].to_pylist(), rows[start : start + _CHUNK]["audio"], strict=True)
+        for audio in rows[start : start + _CHUNK]["audio"]
     ]
-    return pyarrow.array(digests, pyarrow.string())
+    return np.array(digests, "U16")
 
 
 def _durations(rows: Dataset, label: str, num_workers: int | None) -> np.ndarray:
     """Read durations from headers, once for rows that stay the same."""
+    return _kept(rows, "", lambda: _read_durations(rows, label, num_workers))
+
+
+def _kept(rows: Dataset, what: str, read: Callable[[], tuple[np.ndarray, bool]]) -> np.ndarray:
+    """Return what was read of rows that stay the same, or read it now; `read` tells as well whether that may be kept."""
     folder = cache_folder() / "durations"
     folder.mkdir(parents=True, exist_ok=True)
     key = json.dumps(
         [rows._fingerprint, len(rows), [[file["filename"], os.stat(file["filename"]).st_mtime_ns] for file in rows.cache_files]]
     )
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
-    with FileLock(f"{path}.lock"):
-        if not path.is_file():
-            seconds = _read_durations(rows, label, num_workers)
+    stem = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
+    path = Path(f"{stem}.{what}.npy" if what else f"{stem}.npy")
+    with FileLock(f"{stem}.npy.lock"):
+        if path.is_file():
+            return np.load(path)
+        values, lasting = read()
+        if lasting:
             temporary = path.with_suffix(".part")
             with open(temporary, "wb") as file:
-                np.save(file, seconds)
+                np.save(file, values)
             temporary.replace(path)
-        return np.load(path)
+        return values
 
 
-def _read_durations(rows: Dataset, label: str, num_workers: int | None) -> np.ndarray:
+def _read_durations(rows: Dataset, label: str, num_workers: int | None) -> tuple[np.ndarray, bool]:
+    """Return the durations, and whether they would be the same another time: a disk that does not answer may do so later."""
     workers = num_workers or 4 * (os.cpu_count() or 1)
     starts = iter(range(0, len(rows), _CHUNK))
-    seconds, bad = np.empty(len(rows)), []
+    seconds, bad, lasting = np.empty(len(rows)), [], True
     with ThreadPoolExecutor(workers) as pool:
         while group := list(islice(starts, 2 * workers)):  # not all at once: their bytes are in memory meanwhile
             for start, (found, reasons) in zip(group, pool.map(lambda start: _chunk_durations(rows, start), group), strict=True):
                 seconds[start : start + len(found)] = found
                 bad += reasons
+                lasting = lasting and not any(map(_may_pass, reasons))
     if bad:
         logger.warning("%s: %d x audio cannot be read, for example %s", label, len(bad), bad[0])
-    return seconds
+    return seconds, lasting
 
 
-def _chunk_durations(rows: Dataset, start: int) -> tuple[list[float], list[str]]:
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+
+
+def _chunk_durations(rows: Dataset, start: int) -> tuple[list[float], list[Exception]]:
     found, reasons = [], []
     for audio in rows[start : start + _CHUNK]["audio"]:
         try:
             found.append(audio_duration(audio or {}))
         except (ValueError, TypeError, OSError) as error:
             found.append(math.nan)
-            reasons.append(str(error))
+            reasons.append(error)
     return found, reasons
 
 

@@ -15,15 +15,12 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from hfasr.corpora.manifest_writer import write_manifest
 from hfasr.corpora.reading.archives import archive_files, is_archive
 from hfasr.corpora.reading.locate import FileNames, Locator, in_order, split_of, stem_of
 from hfasr.corpora.reading.source import Source
 from hfasr.corpora.reading.table import NO_AUDIO, NO_TEXT, Entry, Problems
 from hfasr.corpora.reading.tree import Paths, Tree, unwrapped
 from hfasr.paths import segment_path
-
-__all__ = ["manifest", "write_manifest"]
 
 _ENDINGS = (".json", ".jsonl")
 _LOOK_AT_MOST = 50  # some corpora have a JSON file beside each clip

@@ -175,12 +175,14 @@ def test_problems_of_the_loader_are_counted_and_their_rows_marked(corpus):
     problems = [
         {"problem": "audio without transcript", "name": "x/1.wav", "reason": ""},
         {"problem": "audio without transcript", "name": "x/2.wav", "reason": ""},
-        {"problem": "audio cannot be read", "name": "ok3", "reason": "ok3.wav: the file is empty (0 bytes)"},
+        {"problem": "audio cannot be read", "split": "train", "name": "ok3", "reason": "ok3.wav: the file is empty (0 bytes)"},
         {"split": "train", "id": "ok4", "path": "/a.wav", "reason": "silent, every sample is zero"},
     ]
     inspection = inspect(corpus, problems=problems, worst=1000)
     assert inspection.problems["audio without transcript"]["count"] == 2
     found = marks(inspection)
+    elsewhere = inspect(DatasetDict(test=corpus["train"]), problems=problems)  # the same ids in another split
+    assert "bad" not in {name for name, count in elsewhere.suspicion.counts().items() if count}
     assert found["ok3"] == {"ok3.wav: the file is empty (0 bytes)"}
     assert found["ok4"] == {"silent, every sample is zero"}
     report = str(inspection)

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import tarfile
 import zipfile
@@ -51,6 +52,19 @@ def test_a_changed_archive_is_uncompressed_anew(tmp_path):
     assert {name: read_bytes(where) for name, where in archive_files(path)} == {"new.txt": b"new"}
 
 
+def test_links_within_a_tar_are_read_where_they_point_to(tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "a.txt").write_text("one")
+    (tmp_path / "c" / "soft.txt").symlink_to("a.txt")
+    (tmp_path / "c" / "out.txt").symlink_to("/etc/hostname")
+    os.link(tmp_path / "c" / "a.txt", tmp_path / "c" / "hard.txt")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name in ("soft", "a", "hard", "out"):
+            archive.add(tmp_path / "c" / f"{name}.txt", arcname=f"./c/{name}.txt")
+    found = {name: read_bytes(where) for name, where in archive_files(tmp_path / "x.tar")}
+    assert found == {"c/a.txt": b"one", "c/hard.txt": b"one", "c/soft.txt": b"one"}
+
+
 def test_names_are_cleaned_and_plain_files_only(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         for name, kind, target in (
@@ -60,7 +74,7 @@ def test_names_are_cleaned_and_plain_files_only(tmp_path):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, target
             archive.addfile(member)
-    assert [name for name, _ in archive_files(tmp_path / "x.tar")] == ["c/a.txt", f"c/{'long' * 60}"]
+    assert [name for name, _ in archive_files(tmp_path / "x.tar")] == ["c/a.txt", f"c/{'long' * 60}", "c/hard"]
     pack(tmp_path / "x.stored.zip", {"c/": b"", "c\\sub\\a.txt": b"1"})
     assert [name for name, _ in archive_files(tmp_path / "x.stored.zip")] == ["c/sub/a.txt"]
 

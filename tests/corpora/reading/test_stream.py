@@ -10,7 +10,7 @@ from datasets import Audio, ClassLabel, Dataset, Features, IterableDataset, Valu
 from datasets.distributed import split_dataset_by_node
 
 from hfasr.audio import load_audio, write_audio
-from hfasr.corpora.reading.stream import add_stream_target, row_mapping, stream_rows
+from hfasr.corpora.reading.stream import add_stream_target, row_mapping, shard_columns, stream_rows
 from hfasr.corpora.rows import ENCODED_AUDIO, FEATURES, build_rows, decoded
 
 
@@ -97,7 +97,7 @@ def test_columns_of_other_names(records):
                            "raw_transcription": Value("string"), "gender": ClassLabel(names=["male", "female"])}),
     ).cast_column("audio", Audio())  # fmt: skip
     good, bad = stream_rows(found.to_iterable_dataset())
-    assert (good["id"], good["text"], good["gender"], good["speaker"]) == ("a.flac", "бир", "female", "")
+    assert (good["id"], good["text"], good["gender"], good["speaker"]) == ("a.flac", "бир", "female", None)
     assert good["duration"] == pytest.approx(0.2)
     assert math.isnan(bad["duration"])
     assert [row["text"] for row in stream_rows(found.to_iterable_dataset(), columns={"text": "raw_transcription"})] == ["Бир.", "Эки."]
@@ -111,6 +111,23 @@ def test_a_streamed_audio_folder_is_read(tmp_path, records):
     assert row["audio"]["bytes"] == records[3]["audio"]["bytes"]
     assert row["duration"] == pytest.approx(records[3]["duration"])
     assert row["id"].endswith("a.flac")
+
+
+def test_all_but_the_audio(shards, records, tmp_path):
+    short = shard_columns(shards, split="train")
+    empty = {"bytes": None, "path": None}
+    assert list(short) == [record | {"audio": empty} for record in records]
+    assert shard_columns(shards / "tar") is None
+    features = Features({"audio": ENCODED_AUDIO, "sentence": Value("string"), "speaker": ClassLabel(names=["x", "y"])})
+    rows = Dataset.from_dict(
+        {"audio": [record["audio"] for record in records[:3]], "sentence": ["бир", None, "үч"], "speaker": [1, 0, None]}, features=features
+    )
+    rows.to_parquet(tmp_path / "a.parquet")
+    for found in (shard_columns(tmp_path / "a.parquet"), list(stream_rows(tmp_path / "a.parquet"))):
+        assert [(row["id"], row["text"], row["speaker"], row["gender"]) for row in found] == [
+            ("ky_0.flac", "бир", "y", None), ("ky_1.flac", "", "x", None), ("ky_2.flac", "үч", None, None),
+        ]  # fmt: skip
+    assert all(math.isnan(row["duration"]) for row in shard_columns([tmp_path / "a.parquet"]))
 
 
 def test_columns_that_are_not_there():

@@ -14,6 +14,7 @@ import pytest
 
 from hfasr.audio import write_audio
 from hfasr.cache import cache_folder
+from hfasr.corpora.reading import table as table_module
 from hfasr.corpora.reading.table import Entry, open_table, problems_of
 from hfasr.corpora.rows import FEATURES
 
@@ -103,6 +104,29 @@ def test_what_is_wrong_is_listed(folder, caplog):
     assert len(found) == 5
 
 
+def test_a_read_error_that_passes_is_not_kept(folder, monkeypatch):
+    read = table_module.read_bytes
+
+    def fail(path):
+        if path.endswith("u2.txt"):
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    build = Build(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(table_module, "read_bytes", fail)
+        assert table(build)["train"]["id"][:] == ["u1", "u3"]
+    assert table(build)["train"]["id"][:] == ["u1", "u2", "u3"]
+    assert table(build)["train"]["id"][:] == ["u1", "u2", "u3"]
+    assert build.calls == 2
+
+
+def test_text_that_is_no_text_is_listed(folder):
+    rows = table(Build(folder, Entry("train", "half", str(folder / "u1.wav"), "сөз \ud83d", duration=1.0)))["train"]
+    assert rows["id"][:] == ["u1", "u2", "u3"]
+    assert [(problem["problem"], problem["name"]) for problem in problems_of(rows)] == [("transcript cannot be read", "half")]
+
+
 def test_many_rows_keep_their_order(tmp_path):
     entries = [Entry("ab"[n % 3 == 0], f"{n:05d}", f"x.tar::c{n}@{n}+9", f"сөз {n}", duration=n / 8) for n in range(4_321)]
     tables = table(Build(tmp_path, *entries))
@@ -126,6 +150,7 @@ def test_an_empty_corpus_is_refused(tmp_path):
 SLOW = """
 import os, sys, time
 from pathlib import Path
+from hfasr.corpora.reading import table as table_module
 from hfasr.corpora.reading.table import Entry, open_table
 
 def build(problems):

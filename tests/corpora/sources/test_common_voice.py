@@ -1,6 +1,7 @@
 import errno
 import gzip
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -78,6 +79,13 @@ def test_an_archive_is_never_extracted(release, tmp_path):
         common_voice(tmp_path / "evil.tar")
     assert set(tmp_path.rglob("*")) == before
     assert not (tmp_path.parent / "escaped.txt").exists()
+
+
+def test_a_deleted_copy_of_an_archive_is_made_again(release):
+    path = pack(release, "a.tar.gz", "w:gz")
+    common_voice(path)
+    shutil.rmtree(cache_folder() / "archives")
+    assert common_voice(path)["train"][0]["audio"]["array"].size
 
 
 def test_validated_rest(release):

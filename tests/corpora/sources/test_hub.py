@@ -1,6 +1,9 @@
+import copy
 import io
 import logging
+import tarfile
 
+import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -14,8 +17,9 @@ from hfasr.audio import write_audio
 from hfasr.cache import cache_folder
 from hfasr.corpora.preparation.prepare import prepare
 from hfasr.corpora.reading.source import load_corpus
-from hfasr.corpora.rows import plain
-from hfasr.corpora.sources.hub import _explained
+from hfasr.corpora.rows import FEATURES, plain
+from hfasr.corpora.sources import hub as hub_module
+from hfasr.corpora.sources.hub import _explained, hub_columns
 
 
 def facts(rows) -> list[tuple]:
@@ -47,7 +51,7 @@ def test_parquet_shards_with_a_card(tmp_path):
     assert facts(load_corpus(shard)["train"]) == TRAIN
 
 
-def test_no_byte_is_copied(tmp_path):
+def test_the_audio_is_not_held_in_memory(tmp_path):
     corpus = corpora.hub(build_hub(tmp_path))
     (file,) = plain(corpus["train"]).cache_files
     before = pyarrow.total_allocated_bytes()
@@ -66,6 +70,114 @@ def test_streamed(tmp_path):
     plain(corpora.hub(folder)).save_to_disk(str(tmp_path / "saved"))
     stream = corpora.hub(tmp_path / "saved", streaming=True, splits=["train"])
     assert [(row["id"], row["text"], row["duration"], row["gender"]) for row in stream["train"]] == TRAIN
+
+
+def found_in(folder, data: bytes) -> bool:
+    return any(data in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_only_the_wanted_splits_are_prepared(tmp_path, monkeypatch, remote):
+    folder = build_hub(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    name = "someone/fleurs" if remote else folder
+    if remote:
+        local = datasets.load_dataset_builder
+
+        def redirected(path, *args, token=None, **rest):
+            return local(str(folder) if path == name else path, *args, **rest)
+
+        monkeypatch.setattr(datasets, "load_dataset_builder", redirected)
+    held_out = corpora.hub(name, "ky_kg", splits={"validation": "validation", "final": "test"})
+    assert list(held_out) == ["validation", "final"]
+    assert facts(held_out["final"]) == [("/home/x/5.wav", "сөз 5", 1.25, "female")]
+    assert [found_in(tmp_path / "cache", wav(n)[44:]) for n in (1, 2, 3, 4, 5)] == [False, False, False, True, True]
+    with pytest.raises(ValueError, match="has no split 'dev', found train, validation, test"):
+        corpora.hub(name, "ky_kg", splits={"validation": "dev"})
+    stream = corpora.hub(name, "ky_kg", splits=["train"], streaming=True)
+    assert [(row["id"], row["text"], row["duration"], row["gender"]) for row in stream["train"]] == TRAIN
+    assert not found_in(tmp_path / "cache", wav(1)[44:])
+
+
+def layouts(tmp_path) -> dict:
+    """Build the same two splits in every local layout."""
+    table = DatasetDict({split: rows for split, rows in plain(corpora.hub(build_hub(tmp_path))).items() if split != "test"})
+    pushed = tmp_path / "pushed" / "data"
+    pushed.mkdir(parents=True)
+    for split, rows in table.items():
+        for n in range(len(rows)):
+            rows.select([n]).to_parquet(pushed / f"{split}-{n:05d}-of-{len(rows):05d}.parquet")
+    prepare(table, tmp_path / "prepared", num_workers=1)
+    table.save_to_disk(str(tmp_path / "disk"))
+    return {
+        "card": tmp_path / "fleurs", "file": tmp_path / "fleurs" / "ky_kg" / "train-00000-of-00001.parquet", "pushed": pushed.parent,
+        "prepared": tmp_path / "prepared", "disk": tmp_path / "disk",
+    }  # fmt: skip
+
+
+def test_every_local_layout_streams(tmp_path):
+    for layout, path in layouts(tmp_path).items():
+        rows = corpora.hub(path, splits=["train"], streaming=True)["train"]
+        assert rows.features == FEATURES, layout
+        listed = list(rows)
+        assert [(row["id"], row["text"], row["duration"], row["gender"]) for row in listed] == TRAIN, layout
+        assert {row["speaker"] for row in listed} == {None}
+        for place in (1, 2):
+            taken = iter(rows)
+            assert [next(taken)["id"] for _ in range(place)] == [row["id"] for row in listed[:place]]
+            later = copy.deepcopy(rows)
+            later.load_state_dict(rows.state_dict())
+            assert list(later) == listed[place:], layout
+        short = hub_columns(path)
+        assert [(row["id"], row["text"], row["gender"]) for row in short] == [(name, text, gender) for name, text, _, gender in TRAIN]
+        assert set(map(str, short["audio"])) == {"{'bytes': None, 'path': None}"}
+        with pytest.raises(ValueError, match=r"has no split 'other', found train"):
+            hub_columns(path, split="other")
+    assert hub_columns("google/fleurs", "ky_kg", token="x", num_workers=1) is None
+
+
+def test_tar_shards_stream(tmp_path):
+    for place, name in enumerate(["train-00000.tar", "train-00001.tar", "dev_clean-00000.tar"]):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for extension, data in (("wav", wav(1 + place)), ("txt", b"x")):
+                member = tarfile.TarInfo(f"u{place}.{extension}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    assert [row["id"] for row in corpora.hub(tmp_path, splits=["train"], streaming=True)["train"]] == ["u0", "u1"]
+    assert list(corpora.hub(tmp_path, streaming=True)) == ["train", "dev_clean"]
+    assert hub_columns(tmp_path) is None
+    with pytest.raises(ValueError, match="has no split 'test', found"):
+        corpora.hub(tmp_path, splits=["test"], streaming=True)
+    files = "".join(f"  - split: {split}\n    path: '{path}'\n" for split, path in (("train", "*1.tar"), ("test", "*0.tar")))
+    write(tmp_path / "README.md", f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n")
+    assert [row["id"] for row in corpora.hub(tmp_path, splits=["train"], streaming=True)["train"]] == ["u1"]
+    folder = tmp_path / "folders"
+    for name, split in (("train-00000.tar", "train"), ("train-00001.tar", "dev")):
+        (folder / split).mkdir(parents=True)
+        (tmp_path / name).rename(folder / split / "0.tar")
+    streams = corpora.hub(folder, streaming=True)
+    assert {split: [row["id"] for row in rows] for split, rows in streams.items()} == {"train": ["u0"], "validation": ["u1"]}
+
+
+def test_ids_are_kept(tmp_path, monkeypatch):
+    folder = saved(tmp_path / "d", {"text": ["a", "b"]}, [{"bytes": wav(1), "path": None}, {"bytes": wav(2), "path": "b.wav"}])
+    ids = plain(corpora.hub(folder)["train"])["id"][:]
+    assert len(ids[0]) == 16
+    assert ids[1] == "b.wav"
+    monkeypatch.setattr(hub_module, "_read_digests", None)
+    assert plain(corpora.hub(folder)["train"])["id"][:] == ids
+
+
+def test_a_disk_that_does_not_answer_is_asked_again(tmp_path, monkeypatch):
+    def fail(audio):
+        raise error
+
+    for error, expected in ((OSError(5, "Input/output error"), 0.25), (FileNotFoundError("gone"), np.nan)):
+        with monkeypatch.context() as patched:
+            patched.setattr(hub_module, "audio_duration", fail)
+            folder = saved(tmp_path / type(error).__name__, {"text": ["a"]}, [{"bytes": wav(1), "path": "a.wav"}])
+            np.testing.assert_equal(plain(corpora.hub(folder)["train"])["duration"][:], [np.nan])
+        np.testing.assert_equal(plain(corpora.hub(folder)["train"])["duration"][:], [expected])
 
 
 def saved(tmp_path, columns: dict, audio: list, split: str | None = None):

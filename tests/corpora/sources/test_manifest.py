@@ -10,10 +10,10 @@ from layouts import build_ksc2, build_manifest, clip, pack, write, write_lines
 
 from hfasr import corpora
 from hfasr.corpora.check import check_audio
+from hfasr.corpora.manifest_writer import write_manifest
 from hfasr.corpora.reading.source import load_corpus
 from hfasr.corpora.reading.table import problems_of
 from hfasr.corpora.rows import plain
-from hfasr.corpora.sources.manifest import write_manifest
 
 
 def facts(rows) -> list[tuple]:

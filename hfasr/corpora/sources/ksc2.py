@@ -70,6 +70,12 @@ def _choose(tree: Tree) -> Tree:
         part = next((name for name in tree.files() if _PART in name), None)
         if part is not None:
             _refuse_parts(tree.path / part)
+        if "Train" in tree.folders() and {"Dev", "Test"} & set(tree.folders()):
+            sources = ", ".join(tree.folders("Train")) or "no folder"
+            raise ValueError(
+                f"{tree.path} has the folders of KSC2 but no audio with its transcript beside it (Train/ holds {sources}); "
+                "was the archive extracted to its end?"
+            )
         return SOURCE.refuse(tree)
     return top
 

@@ -30,6 +30,19 @@ def toy_release() -> Path:
     return embedded("ky", seed=1, utterances={"train": 24, "dev": 6, "test": 6, "other": 2})
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Start a real Chromium, Debian's; tests of pages skip where there is none."""
+    playwright, chromium = pytest.importorskip("playwright.sync_api"), Path("/usr/bin/chromium")
+    if not chromium.exists():
+        pytest.skip(f"no {chromium}")
+    with playwright.sync_playwright() as running:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"]
+        browser = running.chromium.launch(executable_path=str(chromium), args=arguments)
+        yield browser
+        browser.close()
+
+
 def pytest_sessionfinish():
     import shutil
 

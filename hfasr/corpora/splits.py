@@ -15,7 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 def split_by_speaker(
-    rows: Dataset | DatasetDict, *, validation: float = 0.05, test: float = 0.05, seed: int = 0, sentences: bool = False
+    rows: Dataset | DatasetDict,
+    *,
+    validation: float = 0.05,
+    test: float = 0.05,
+    seed: int = 0,
+    sentences: bool = False,
+    speakers: bool = True,
 ) -> DatasetDict:
     """Split rows so that no speaker stands in two splits.
 
@@ -26,6 +32,7 @@ def split_by_speaker(
         seed: Of which speakers go where.
         sentences: Keep rows of one sentence (folded, see `hfasr.corpora.duplicates`) together too. Where many speakers read the
             same sentences this leaves little to choose from, and is refused when it leaves less than the shares.
+        speakers: False splits row by row, for a corpus of one or two speakers, who then stand in several splits.
 
     Returns:
         "train", "validation" and "test", rows in the order given, audio decoded on access.
@@ -39,9 +46,9 @@ def split_by_speaker(
     shares = {name: share for share, name in sorted([(validation, "validation"), (test, "test")]) if share}
     if any(not 0 <= share < 1 for share in (validation, test)) or not 0 < validation + test < 1:
         raise ValueError(f"shares of validation={validation} and test={test} are not possible; give 0 or more, less than 1 together")
-    speakers = _speaker_numbers(rows)
-    _check_enough(len(np.unique(speakers)), "speakers", len(shares) + 1)
-    groups = _joined_groups(speakers, numbered(folded(rows))) if sentences else speakers
+    groups = _speaker_numbers(rows) if speakers else np.arange(len(rows))
+    _check_enough(len(np.unique(groups)), "speakers" if speakers else "rows", len(shares) + 1)
+    groups = _joined_groups(groups, numbered(folded(rows))) if sentences else groups
     seconds = np.bincount(groups, weights=_known_seconds(rows))
     if sentences:
         _check_groups(seconds, validation + test, len(shares) + 1)

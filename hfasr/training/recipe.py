@@ -15,7 +15,7 @@ from hfasr.corpora.check import check_audio
 from hfasr.corpora.filters import keep_rows
 from hfasr.corpora.reading.source import load_corpus
 from hfasr.corpora.reading.stream import add_stream_target
-from hfasr.corpora.rows import FEATURES, column, iter_values, plain, with_column
+from hfasr.corpora.rows import FEATURES, column, iter_values, plain
 from hfasr.corpora.sources.hub import hub_columns
 from hfasr.corpora.splits import split_by_speaker
 from hfasr.corpora.targets import add_target
@@ -127,11 +127,7 @@ def _split(corpus: DatasetDict) -> DatasetDict:
         "speakers stand in several; scores on other people will be worse",
         speakers,
     )
-    by_row = with_column(corpus["train"], "speaker", column(corpus["train"], "id"), Value("string"))
-    split = split_by_speaker(DatasetDict(train=with_column(by_row, "named", column(corpus["train"], "speaker"), Value("string"))))
-    return DatasetDict(
-        {name: with_column(rows, "speaker", column(rows, "named"), Value("string")).remove_columns("named") for name, rows in split.items()}
-    )
+    return split_by_speaker(corpus, speakers=False)
 
 
 def _open_stream(recipe: RecipeArguments, options: dict) -> Corpus:

@@ -11,7 +11,6 @@ from hfasr.audio import write_audio
 from hfasr.evaluation.metrics import evaluate_predictions
 from hfasr.evaluation.report import describe_difference, public_copy, write_report
 
-CHROMIUM = Path("/usr/bin/chromium")
 ATTACK = "<script>document.title = 'broken in'</script><img src=x onerror=\"document.title = 'broken in'\">"
 
 
@@ -55,18 +54,6 @@ def report(utterances, tmp_path_factory) -> Path:
     assert write_report(path, utterances, unit="phoneme", title=f"Run {ATTACK}", details=details) == path
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no {CHROMIUM}")
-    with playwright.sync_playwright() as running:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"]
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (390, "dark")])

@@ -28,7 +28,7 @@ _LOCAL_HEADER_BYTES = 30
 
 # What is wrong is not the archive but the disk or its permissions.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, lzma.LZMAError, zlib.error)
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
 def is_archive(path: Path) -> bool:
@@ -56,6 +56,8 @@ def archive_files(path: Path) -> Iterator[tuple[str, str]]:
             if ".." in parts or name.startswith(("/", "\\")) or name[1:3] in (":/", ":\\"):
                 raise ValueError(f"{path} holds {name!r}, a path that points outside the archive; do not trust it, pack the corpus anew")
             yield str(PurePosixPath(*parts)), archive_path(plain.resolve(), name, offset, size)
+    except NotImplementedError as error:  # zipfile's word for a compression that it does not know
+        raise ValueError(f"{path} is packed in a way that cannot be read ({error}); pack it anew as .tar, .tar.gz or plain .zip") from None
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise

@@ -18,7 +18,6 @@ from hfasr.corpora.inspection.summary import inspect
 from hfasr.corpora.rows import build_rows, decoded
 from hfasr.paths import archive_path, segment_path
 
-CHROMIUM = Path("/usr/bin/chromium")
 ATTACK = "</script><script>document.title = 'broken in'</script><img src=x onerror=\"document.title = 'broken in'\"><!--"
 
 
@@ -80,18 +79,6 @@ def explorer(corpus, inspection, folder) -> Path:
     path = write_explorer(folder / "explorer.html", corpus, inspection, title=f"Corpus {ATTACK}", details={"Path": ATTACK})
     assert set(folder.iterdir()) - before == {path}
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no {CHROMIUM}")
-    with playwright.sync_playwright() as running:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"]
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

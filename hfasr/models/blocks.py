@@ -1,6 +1,6 @@
-"""Building blocks of QuartzNet and Citrinet: masked time-channel separable convolutions, SpecAugment, CTC loss.
+"""Building blocks of QuartzNet and Citrinet: masked time-channel separable convolutions, squeeze-and-excitation, SpecAugment, CTC loss.
 
-Follows nemo/collections/asr/parts/submodules/jasper.py (MaskedConv1d, JasperBlock) and spectr_augment.py, NeMo 3.0.0.
+Follows nemo/collections/asr/parts/submodules/jasper.py (MaskedConv1d, SqueezeExcite, JasperBlock) and spectr_augment.py, NeMo 3.0.0.
 
 Shapes: B utterances, F mel frames, M mel bins, T frames, C channels, V vocabulary, L labels. Inside the blocks `hidden` is
 (B, C, 1, T) in channels-last memory, which is (B, T, C) row by row: on a CPU depthwise convolutions run several times faster in
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.generic import maybe_autocast
 
 BATCH_NORM_MOMENTUM = 0.1
 
@@ -41,7 +42,7 @@ class MaskedConv(nn.Conv1d):
         """
         stride, dilation = self.stride[0], self.dilation[0]
         if mask is not None:
-            hidden = hidden * mask
+            hidden = hidden * mask.to(hidden.dtype)
             # with an odd kernel and "same" padding n valid frames give ceil(n / stride)
             mask = mask[..., ::stride]
         # in evaluation the plain operator, which torch.export keeps free of guards on the length
@@ -83,19 +84,65 @@ class ConvNorm(nn.Module):
         return self.norm(hidden), mask
 
 
+class SqueezeExcite(nn.Module):
+    """Weigh channels by their means over time (Hu et al., 2018, arXiv:1709.01507; for speech Han et al., 2020, arXiv:2005.03191).
+
+    Mean and gate are computed in float32 or better, also under autocast, as in NeMo.
+
+    Args:
+        channels: C.
+        reduction: C over the width of the bottleneck.
+        context: frames of the mean in training: a random window for each utterance; -1 for the whole utterance, which evaluation
+            always takes.
+    """
+
+    def __init__(self, channels: int, reduction: int, context: int = -1):
+        super().__init__()
+        self.down = nn.Linear(channels, channels // reduction, bias=False)
+        self.up = nn.Linear(channels // reduction, channels, bias=False)
+        self.context = context
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(B, C, 1, T) and its mask (B, 1, 1, T) -> (B, C, 1, T)."""
+        if self.training and self.context > 0:
+            mask = self._random_window(hidden, mask)
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        if mask is None:
+            mean = hidden.mean(dim=(2, 3), dtype=dtype)
+        else:
+            mask = mask.to(hidden.dtype)
+            mean = (hidden * mask).sum(dim=(2, 3), dtype=dtype) / mask.sum(dim=(2, 3), dtype=dtype).clamp(min=1)
+        with maybe_autocast(hidden.device.type, enabled=False):
+            narrow = functional.relu(functional.linear(mean, self.down.weight.to(dtype)))
+            gate = functional.linear(narrow, self.up.weight.to(dtype)).sigmoid()
+        return hidden * gate.to(hidden.dtype)[:, :, None, None]
+
+    def _random_window(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Mask (B, 1, 1, T) of `context` valid frames of each utterance, or of all where there are fewer."""
+        rows, _, _, frames = hidden.shape
+        valid = hidden.new_full((rows,), frames) if mask is None else mask.sum(dim=(1, 2, 3))
+        start = (torch.rand(rows, device=hidden.device) * (valid - self.context + 1).clamp(min=1)).floor()
+        place = torch.arange(frames, device=hidden.device)
+        window = ((place >= start[:, None]) & (place < start[:, None] + self.context))[:, None, None, :]
+        return window if mask is None else window * mask
+
+
 class Block(GradientCheckpointingLayer):
-    """`repeat` convolutions with ReLU and dropout between them, and a residual branch around them all (Jasper block).
+    """`repeat` convolutions with ReLU and dropout between them, their channels weighed, and a residual branch around them (Jasper block).
 
     Args:
         in_channels: C of the input.
         filters: C of the output.
         kernel: odd number of frames.
         repeat: number of convolutions.
-        stride: frames, in every convolution of the block.
+        stride: frames, in every convolution of the block, and in the residual branch.
+        stride_last: whether only the last convolution strides.
         dilation: frames between taps.
         residual: whether to add a pointwise convolution of the block's input.
         separable: whether the convolutions are depthwise and pointwise ones.
         dropout: probability.
+        squeeze_excite: whether channels are weighed after the last convolution.
+        se_reduction, se_context: of SqueezeExcite.
     """
 
     def __init__(
@@ -105,15 +152,24 @@ class Block(GradientCheckpointingLayer):
         kernel: int,
         repeat: int,
         stride: int,
+        stride_last: bool,
         dilation: int,
         residual: bool,
         separable: bool,
         dropout: float,
+        squeeze_excite: bool,
+        se_reduction: int,
+        se_context: int,
     ):
         super().__init__()
         widths = [in_channels] + [filters] * repeat
-        self.layers = nn.ModuleList(ConvNorm(before, after, kernel, stride, dilation, separable) for before, after in pairwise(widths))
-        self.residual = ConvNorm(in_channels, filters, 1, 1, 1, separable=False) if residual else None
+        strides = [1] * (repeat - 1) + [stride] if stride_last else [stride] * repeat
+        self.layers = nn.ModuleList(
+            ConvNorm(before, after, kernel, step, dilation, separable)
+            for (before, after), step in zip(pairwise(widths), strides, strict=True)
+        )
+        self.squeeze_excite = SqueezeExcite(filters, se_reduction, se_context) if squeeze_excite else None
+        self.residual = ConvNorm(in_channels, filters, 1, stride, 1, separable=False) if residual else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -123,6 +179,8 @@ class Block(GradientCheckpointingLayer):
             if index:
                 hidden = self.dropout(functional.relu(hidden))
             hidden, mask = layer(hidden, mask)
+        if self.squeeze_excite is not None:
+            hidden = self.squeeze_excite(hidden, mask)
         if self.residual is not None:
             hidden = hidden + self.residual(block_input, input_mask)[0]
         return self.dropout(functional.relu(hidden)), mask

@@ -18,16 +18,26 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 FRAMINGS = ("current", "nemo24")
-LOG_GUARD = 2.0**-24
+NORMALIZATIONS = ("per_feature", "all_features", "none")
+WINDOWS = {
+    "hann": torch.hann_window,
+    "hamming": torch.hamming_window,
+    "blackman": torch.blackman_window,
+    "bartlett": torch.bartlett_window,
+    "ones": lambda length, periodic, device: torch.ones(length, device=device),
+}
 STD_GUARD = 1e-5
 # frames per FFT call: the working set (about 4 kB a frame) stays in a core's cache
 FRAMES_PER_CALL = 512
 
 
 @lru_cache
-def _mel_matrix(sampling_rate: int, n_fft: int, mel_bins: int) -> torch.Tensor:
-    """Slaney-normalised mel filters from 0 Hz to half the sampling rate, float32 (n_fft // 2 + 1, M)."""
-    matrix = mel_filter_bank(n_fft // 2 + 1, mel_bins, 0.0, sampling_rate / 2, sampling_rate, norm="slaney", mel_scale="slaney")
+def _mel_matrix(
+    sampling_rate: int, n_fft: int, mel_bins: int, low_hz: float = 0.0, high_hz: float | None = None, mel_norm: str | None = "slaney"
+) -> torch.Tensor:
+    """Mel filters on Slaney's scale from `low_hz` to `high_hz` (None: half the sampling rate), float32 (n_fft // 2 + 1, M)."""
+    high_hz = sampling_rate / 2 if high_hz is None else high_hz
+    matrix = mel_filter_bank(n_fft // 2 + 1, mel_bins, low_hz, high_hz, sampling_rate, norm=mel_norm, mel_scale="slaney")
     return torch.from_numpy(matrix).float()
 
 
@@ -37,7 +47,7 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
     Args:
         feature_size: mel bins M.
         sampling_rate: Hz; a call with another rate is refused.
-        window_length: samples of the symmetric Hann window (QuartzNet 320, Citrinet 400).
+        window_length: samples of the symmetric window (QuartzNet 320, Citrinet 400).
         hop_length: samples between frames.
         n_fft: samples of the Fourier transform, at least `window_length`.
         preemphasis: y[t] = x[t] - preemphasis * x[t - 1]; 0 turns it off.
@@ -46,6 +56,12 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
         pad_to: the batch is padded to a multiple of this many frames. 1 (default) keeps a single utterance free of padding, which
             `pipeline()` needs because it decodes every frame it gets.
         padding_value: value of frames past the end; 0 is the mean after normalisation.
+        window: "hann", "hamming", "blackman", "bartlett" or "ones".
+        normalize: "per_feature" (each mel bin by itself), "all_features" (all bins together) or "none".
+        low_hz, high_hz: edges of the mel filters; None is half the sampling rate.
+        mel_norm: "slaney" gives the filters equal area, None equal height.
+        log_guard: what is added before the logarithm.
+        power: exponent of the magnitude spectrum, 1 or 2.
 
     Raises:
         ValueError: an option is out of range.
@@ -64,21 +80,46 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
         framing: str = "current",
         pad_to: int = 1,
         padding_value: float = 0.0,
+        window: str = "hann",
+        normalize: str = "per_feature",
+        low_hz: float = 0.0,
+        high_hz: float | None = None,
+        mel_norm: str | None = "slaney",
+        log_guard: float = 2.0**-24,
+        power: float = 2.0,
         **kwargs,
     ):
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
-        if framing not in FRAMINGS:
-            raise ValueError(f"framing is {framing!r}, expected one of {', '.join(FRAMINGS)}")
+        for name, value, known in (
+            ("framing", framing, FRAMINGS),
+            ("window", window, tuple(WINDOWS)),
+            ("normalize", normalize, NORMALIZATIONS),
+            ("mel_norm", mel_norm, ("slaney", None)),
+            ("power", power, (1, 2)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(str, known))}")
         if not 1 < window_length <= n_fft:
             raise ValueError(f"window_length is {window_length} samples, expected 2 to n_fft = {n_fft}")
         if hop_length < 1 or pad_to < 1:
             raise ValueError(f"hop_length and pad_to must be at least 1, found {hop_length} and {pad_to}")
+        if not 0 <= low_hz < (sampling_rate / 2 if high_hz is None else high_hz) <= sampling_rate / 2:
+            raise ValueError(f"low_hz and high_hz are {low_hz} and {high_hz}, expected rising frequencies up to {sampling_rate / 2:g} Hz")
+        if not log_guard > 0:
+            raise ValueError(f"log_guard is {log_guard}, expected a small number above 0")
         self.window_length = window_length
         self.hop_length = hop_length
         self.n_fft = n_fft
         self.preemphasis = preemphasis
         self.framing = framing
         self.pad_to = pad_to
+        self.window = window
+        self.normalize = normalize
+        self.low_hz = low_hz
+        self.high_hz = high_hz
+        self.mel_norm = mel_norm
+        self.log_guard = log_guard
+        self.power = power
 
     def __call__(
         self,
@@ -133,6 +174,14 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
         """Valid mel frames F of a waveform of `samples` samples, or those of several, as a tensor of counts."""
         return samples // self.hop_length + (self.framing == "nemo24")
 
+    def window_samples(self, device: str | torch.device = "cpu") -> torch.Tensor:
+        """The window, float32 (window_length,)."""
+        return WINDOWS[self.window](self.window_length, periodic=False, device=device)
+
+    def mel_filters(self, device: str | torch.device = "cpu") -> torch.Tensor:
+        """The mel filters, float32 (n_fft // 2 + 1, M)."""
+        return _mel_matrix(self.sampling_rate, self.n_fft, self.feature_size, self.low_hz, self.high_hz, self.mel_norm).to(device)
+
     @property
     def _lead(self) -> int:
         """Samples by which the first window starts before the signal: frame t is centred on sample t * hop."""
@@ -151,11 +200,18 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
         energies = self._log_energies(signal)
         features = signal.new_full((len(rows), padded_frames, self.feature_size), self.padding_value)
         for row, (start, count) in enumerate(zip(first_frames, frames, strict=True)):
-            valid = energies[start : start + count]
-            # one frame has no variance: NeMo takes a deviation of 0 there
-            deviation = valid.std(dim=0) if count > 1 else torch.zeros_like(valid[0])
-            features[row, :count] = (valid - valid.mean(dim=0)) / (deviation + STD_GUARD)
+            features[row, :count] = self._normalized(energies[start : start + count])
         return features
+
+    def _normalized(self, energies: torch.Tensor) -> torch.Tensor:
+        """Energies (F, M) of one utterance less their mean, over their unbiased deviation."""
+        if self.normalize == "none":
+            return energies
+        if self.normalize == "all_features":
+            return (energies - energies.mean()) / (energies.std() + STD_GUARD)
+        # one frame has no variance: NeMo takes a deviation of 0 there
+        deviation = energies.std(dim=0) if len(energies) > 1 else torch.zeros_like(energies[0])
+        return (energies - energies.mean(dim=0)) / (deviation + STD_GUARD)
 
     def _joined_signal(self, rows: list[torch.Tensor], frames: list[int]) -> tuple[torch.Tensor, list[int]]:
         """Lay the pre-emphasised rows one behind the other, each with its own edges, starting on multiples of the hop.
@@ -184,8 +240,7 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
 
     def _log_energies(self, signal: torch.Tensor) -> torch.Tensor:
         """Natural log of mel energies (frames, M) of a signal (samples,), one frame per hop."""
-        window = torch.hann_window(self.window_length, periodic=False, device=signal.device)
-        mel = _mel_matrix(self.sampling_rate, self.n_fft, self.feature_size).to(signal.device)
+        window, mel = self.window_samples(signal.device), self.mel_filters(signal.device)
         before = (self.n_fft - self.window_length) // 2
         after = self.n_fft - self.window_length - before
         energies = []
@@ -193,7 +248,7 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
             # the place of the window changes no magnitude, but the rounding in near-silent frames: centred, it is NeMo's
             spectrum = torch.fft.rfft(functional.pad(frames * window, (before, after)))
             power = spectrum.real.square() + spectrum.imag.square()
-            energies.append(torch.log(power @ mel + LOG_GUARD))
+            energies.append(torch.log((power if self.power == 2 else power.sqrt()) @ mel + self.log_guard))
         return torch.cat(energies)
 
 

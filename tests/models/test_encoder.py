@@ -1,4 +1,4 @@
-"""QuartzNet against NeMo's stored tensors, PyTorch's CTC loss and its own definition."""
+"""QuartzNet and Citrinet against NeMo's stored tensors, PyTorch's CTC loss and their own definition."""
 
 import copy
 import json
@@ -8,17 +8,33 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hfasr.models.blocks import MaskedConv, spec_augment
+from hfasr.models.blocks import MaskedConv, SqueezeExcite, spec_augment
+from hfasr.models.citrinet import CitrinetConfig, CitrinetForCTC, scaled_kernel
 from hfasr.models.mel import MelFeatureExtractor
 from hfasr.models.quartznet import QuartzNetConfig, QuartzNetForCTC, QuartzNetModel
 
 CUTOUT = {"freq_masks": 2, "freq_width": 8, "time_masks": 2, "time_width": 0.1, "rect_masks": 3, "rect_freq": 10, "rect_time": 20}
 
 
-@pytest.fixture
-def model(small_blocks):
+def citrinet_blocks(**options) -> list[dict]:
+    """A Citrinet of every kind of block: strided, with and without residual branch."""
+    blocks = [
+        {"filters": 12, "kernel": 5},
+        {"filters": 12, "kernel": 7, "repeat": 2, "residual": True, "stride": 2, "stride_last": True},
+        {"filters": 16, "kernel": 3, "repeat": 3, "residual": True, "se_reduction": 4},
+        {"filters": 20, "kernel": 5, "repeat": 2, "residual": True, "stride": 2, "stride_last": True},
+        {"filters": 20, "kernel": 11},
+    ]
+    return [{"squeeze_excite": True, **block, **options} for block in blocks]
+
+
+@pytest.fixture(params=["quartznet", "citrinet"])
+def model(request, small_blocks):
     torch.manual_seed(0)
-    return QuartzNetForCTC(QuartzNetConfig(blocks=small_blocks, vocab_size=7, pad_token_id=0)).eval()
+    options = {"vocab_size": 7, "pad_token_id": 0, "num_mel_bins": 64}
+    if request.param == "quartznet":
+        return QuartzNetForCTC(QuartzNetConfig(blocks=small_blocks, **options)).eval()
+    return CitrinetForCTC(CitrinetConfig(blocks=citrinet_blocks(), **options)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +83,17 @@ def test_parameters_of_the_other_names(name, outputs, millions):
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.006)
 
 
+@pytest.mark.parametrize(
+    ("name", "outputs", "parameters"),
+    [("1024-gamma-0.25", 5001, 145_299_737), ("1024-gamma-0.25", 1025, 141_224_337), ("512", 1025, 36_994_321), ("384", 257, 20_980_241)],
+)
+def test_parameters_of_citrinets(name, outputs, parameters):
+    with torch.device("meta"):
+        model = CitrinetForCTC(CitrinetConfig.from_name(name, vocab_size=outputs))
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert (model.config.inputs_to_logits_ratio, model.config.num_mel_bins) == (1280, 80)
+
+
 def test_names_map_one_to_one_to_nemos(nemo_folder, our_key):
     stored = json.loads((nemo_folder / "quartznet15x5_kz42.state_dict.json").read_text())["state_dict"]
     entries = stored.items() if isinstance(stored, dict) else ((entry["name"], entry) for entry in stored)
@@ -112,7 +139,7 @@ def test_lengths_are_those_of_the_logits(small_blocks):
 
 def test_hidden_states(model, batch):
     outputs = model(**batch, output_hidden_states=True)
-    assert [tuple(state.shape[2:]) for state in outputs.hidden_states] == [(64,), (12,), (12,), (16,), (16,), (20,)]
+    assert [state.shape[2] for state in outputs.hidden_states] == [64, *(block["filters"] for block in model.config.blocks)]
     assert torch.equal(outputs.hidden_states[0], batch.input_features)
     assert torch.equal(model.lm_head(outputs.hidden_states[-1]), outputs.logits)
     assert model(**batch).hidden_states is None
@@ -179,12 +206,88 @@ def test_initial_weights(small_blocks):
     assert {module.eps for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)} == {1e-3}
 
 
-def test_forward_asks_nothing_of_the_device(small_blocks):
+@pytest.fixture
+def augmented(small_blocks):
+    """Both models with all that is random in training."""
+    options = {"dropout": 0.1, "num_mel_bins": 64, **CUTOUT}
+    quartznet = QuartzNetForCTC(QuartzNetConfig(blocks=[*small_blocks[:2], small_blocks[3]], **options))
+    return [quartznet, CitrinetForCTC(CitrinetConfig(blocks=citrinet_blocks(se_context=10)[1:4:2], **options))]
+
+
+def test_forward_asks_nothing_of_the_device(augmented):
     # a meta tensor has no values: any .item() or data-dependent shape would raise
-    with torch.device("meta"):
-        model = QuartzNetForCTC(QuartzNetConfig(blocks=small_blocks, dropout=0.1, **CUTOUT)).train()
-        logits = model(torch.zeros(2, 100, 64), torch.ones(2, 100, dtype=torch.long)).logits
-    assert logits.shape == (2, 50, 29)
+    for model in augmented:
+        model = model.to("meta").train()
+        with torch.device("meta"):
+            logits = model(torch.zeros(2, 100, 64), torch.ones(2, 100, dtype=torch.long)).logits
+        assert logits.shape == (2, 100 * 160 // model.config.inputs_to_logits_ratio, 29)
+
+
+@pytest.mark.parametrize(("family", "training"), [(0, True), (1, True), (1, False)])
+def test_compiles_as_one_graph(augmented, batch, family, training):
+    model = augmented[family].train(training)
+    # "eager" runs what was traced as it is: a graph break raises, a wrong trace differs
+    compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=True)
+    logits = []
+    for each in (model, compiled):
+        torch.manual_seed(3)
+        with torch.no_grad():
+            logits.append(each(**batch).logits)
+    torch._dynamo.reset()
+    assert torch.allclose(*logits, atol=1e-5)
+
+
+def test_half_precision_is_near(model, batch):
+    with torch.no_grad():
+        expected = model(**batch).logits
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = model(**batch).logits
+        halved = copy.deepcopy(model).bfloat16()
+        pure = halved(batch.input_features.bfloat16(), batch.attention_mask).logits
+    assert mixed.dtype == pure.dtype == torch.bfloat16
+    for logits in (mixed, pure):
+        assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_squeeze_excitation_is_its_definition():
+    torch.manual_seed(0)
+    module = SqueezeExcite(8, 4).double()
+    hidden, lengths = torch.randn(3, 8, 1, 9, dtype=torch.double), [9, 4, 1]
+    mask = (torch.arange(9) < torch.tensor(lengths)[:, None])[:, None, None].double()
+    found = module(hidden, mask)
+    for row, length in enumerate(lengths):
+        mean = hidden[row, :, 0, :length].mean(-1)
+        gate = 1 / (1 + torch.exp(-(module.up.weight @ (module.down.weight @ mean).clamp(min=0))))
+        assert torch.allclose(found[row, :, 0, :length], hidden[row, :, 0, :length] * gate[:, None])
+    assert torch.allclose(module(hidden[:1], None), found[:1])
+
+
+def test_context_of_the_mean_is_a_random_window_in_training_only():
+    """The mean of a ramp over `context` frames tells where the window was."""
+    module = SqueezeExcite(1, 1, context=4)
+    for weight in (module.down.weight, module.up.weight):
+        torch.nn.init.ones_(weight)
+    ramp = torch.arange(20.0)[None, None, None].expand(300, 1, 1, 20) / 20
+    mask = (torch.arange(20) < torch.tensor([12, 3]).repeat(150)[:, None])[:, None, None].float()
+    means = {}
+    for training in (True, False):
+        module.train(training)
+        gate = module(torch.ones_like(ramp) * ramp, mask)[..., 1] / ramp[..., 1]
+        means[training] = torch.logit(gate.flatten()) * 20
+    starts = means[True][0::2] - 1.5
+    assert torch.allclose(starts, starts.round(), atol=1e-3)
+    assert set(starts.round().int().tolist()) == set(range(9))
+    for found, expected in ((means[True][1::2], 1.0), (means[False][0::2], 5.5), (means[False][1::2], 1.0)):
+        assert torch.allclose(found, torch.full_like(found, expected), atol=1e-3)
+
+
+def test_kernels_of_gamma():
+    # parity_facts.md
+    for kernel, scaled in {11: 3, 13: 3, 15: 3, 17: 5, 25: 7, 39: 9, 41: 11}.items():
+        assert scaled_kernel(kernel, 0.25) == scaled
+    config = CitrinetConfig.from_name("1024", kernel_size_factor=0.25)
+    assert config.blocks == CitrinetConfig.from_name("1024-gamma-0.25").blocks == CitrinetConfig().blocks
+    assert [scaled_kernel(kernel, 1.0) for kernel in (11, 12)] == [11, 13]
 
 
 def test_augmentation_is_reproducible_and_for_training_only(small_blocks, batch):
@@ -241,7 +344,7 @@ def test_masks_keep_their_sizes_and_places():
         ({"blocks": [{"filters": 8, "kernel": 4}]}, "block 0 has an even kernel of 4"),
         ({"blocks": [{"filters": 8, "kernel": 3, "se": True}]}, "block 0 has filters, kernel, se"),
         ({"blocks": [{"kernel": 3}]}, "needs filters and kernel"),
-        ({"blocks": [{"filters": 8, "kernel": 3, "stride": 2, "residual": True}]}, "residual branch and stride 2"),
+        ({"blocks": [{"filters": 8, "kernel": 3, "stride": 2, "repeat": 2, "residual": True}]}, "strides 2 times by 2, but its residual"),
         ({"ctc_loss_reduction": "none"}, "expected 'mean' or 'sum'"),
     ],
 )

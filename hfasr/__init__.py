@@ -32,6 +32,7 @@ _HOMES = {
     "CTCTrainingArguments": "hfasr.training.arguments",
     "CTCTrainer": "hfasr.training.trainer",
     "best_path": "hfasr.decoding.greedy",
+    "Transcriber": "hfasr.inference.transcriber",
     "WER": "hfasr.evaluation.evaluate_metrics",
     "CER": "hfasr.evaluation.evaluate_metrics",
     "PER": "hfasr.evaluation.evaluate_metrics",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -54,8 +55,8 @@ def inspect(
     from hfasr.files import write_text
 
     for file in (html, json_file):
-        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-            raise ValueError(f"cannot write {file}: {'it is a folder' if file.is_dir() else 'its folder does not exist'}")
+        if file is not None:
+            _check_writable(file)
     if show_normalized and language is None:
         raise ValueError("--show-normalized needs --language, such as --language kk")
     rows = _load(corpus, source, splits, audio_root, options)
@@ -109,6 +110,74 @@ def prepare(
         print(f"{made.quarantined} clips cannot be used: {folder / 'quarantine.jsonl'}")
 
 
+@app.command()
+def transcribe(
+    paths: Annotated[list[str], typer.Argument(metavar="PATHS", help="Audio files, and folders of audio.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Folder of a checkpoint, name on the Hub, or .nemo file.", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="Write JSON lines to this file instead of printing.", show_default=False)] = None,
+    batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio in a batch, padding included.", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; a GPU if there is one.", show_default=False)] = None,
+) -> None:
+    """Transcribe audio: lines of path, tab, text; of a single file the text alone. Exit status 1 when a file could not be read."""
+    from hfasr.files import write_jsonl
+    from hfasr.inference.files import find_audio
+
+    if output is not None:
+        _check_writable(output)
+    files = find_audio(paths)
+    # after the paths, for this import takes seconds
+    from hfasr.inference.transcriber import Transcriber
+
+    transcripts = Transcriber(model, batch_seconds=batch_seconds, device=device)(files)
+    records = [
+        {"path": _printable(file), "text": found.text, "duration": found.duration, "error": found.error and _printable(found.error)}
+        for file, found in zip(files, transcripts, strict=True)
+    ]
+    unread = [record["error"] for record in records if record["error"]]
+    if output is not None:
+        write_jsonl(output, records)
+        print(f"{len(files) - len(unread)} files transcribed: {output}")
+    else:
+        one = files == paths and len(files) == 1
+        for record in records:
+            if not record["error"]:
+                print(record["text"] if one else f"{record['path']}\t{record['text']}")
+    if unread:
+        print(f"{len(unread)} of {len(files)} files could not be read:", *unread, sep="\n  ", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def import_nemo(
+    file: Annotated[Path, typer.Argument(help="A .nemo archive of a QuartzNet or Citrinet CTC model.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write the checkpoint.")],
+    framing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="current|nemo24",
+            help="How the waveform is cut: as NeMo 2.5 and newer, or as older ones; by the version that saved the archive when left out.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make a NeMo checkpoint a Transformers checkpoint."""
+    from hfasr.models.nemo import import_nemo
+
+    checkpoint = import_nemo(file, folder, framing=framing)
+    extractor, labels = checkpoint.feature_extractor, checkpoint.labels
+    parameters = sum(tensor.numel() for name, tensor in checkpoint.weights.items() if ".running_" not in name and ".num_" not in name)
+    window, hop = (1000 * samples / extractor.sampling_rate for samples in (extractor.window_length, extractor.hop_length))
+    shown = " ".join("(space)" if label == " " else label for label in labels[:50]) + (" ..." if len(labels) > 50 else "")
+    print(f"class       {type(checkpoint.config).__name__.removesuffix('Config')}, from {checkpoint.target}")
+    print(f"parameters  {parameters:,}")
+    print(f"symbols     {len(labels)} and the blank: {shown}")
+    print(f"front end   {extractor.feature_size} mel bins, {window:g} ms every {hop:g} ms, {extractor.sampling_rate:,} Hz")
+    print(f"framing     {extractor.framing}, {checkpoint.framing_reason}")
+    for remark in checkpoint.remarks:
+        print(f"note        {remark}")
+    print(f"written: {folder}")
+
+
 def _load(corpus: str, source: str | None, splits: str | None, audio_root: str | None, options: str):
     from hfasr.corpora.reading.source import load_corpus
 
@@ -125,6 +194,16 @@ def _load(corpus: str, source: str | None, splits: str | None, audio_root: str |
         if not more["splits"]:
             raise ValueError("--splits names no split; give some, such as --splits train,test, or leave it out")
     return load_corpus(corpus, source=source, **more)
+
+
+def _check_writable(file: Path) -> None:
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise ValueError(f"cannot write {file}: {'it is a folder' if file.is_dir() else 'its folder does not exist'}")
+
+
+def _printable(name: str) -> str:
+    """Return a file's name, or a message with one, as UTF-8: names from old systems can be opened but not written."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def main() -> None:

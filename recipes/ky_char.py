@@ -12,7 +12,7 @@ import ky_phoneme
 from ky_phoneme import LANGUAGE, Kyrgyz, starting_point, train
 
 from hfasr import Normalizer
-from hfasr.models.load import BUILT_IN
+from hfasr.training.fine_tune import is_pretrained
 from hfasr.training.run import run_recipe
 
 # From scratch, at the phonemes' 5e-3 the model never gets past guessing vowels and spaces (CER 65 %): spaces cannot be heard.
@@ -27,7 +27,7 @@ class KyChar(Kyrgyz):
 
 def presets(recipe: KyChar) -> dict:
     """Choose the numbers of ky_phoneme.py, the best checkpoint by CER."""
-    return ky_phoneme.presets(recipe, metric="cer") | (FROM_SCRATCH if starting_point(recipe) in BUILT_IN else {})
+    return ky_phoneme.presets(recipe, metric="cer") | ({} if is_pretrained(starting_point(recipe)) else FROM_SCRATCH)
 
 
 def main(recipe: KyChar):

@@ -8,7 +8,7 @@ import pytest
 
 # Set before any import of ours: no test may read or fill the user's caches, or reach the Hub.
 _CACHE = tempfile.mkdtemp(prefix="hfasr-tests-")
-# NeMo's reference tensors come from a CPU where MKL takes this path; others round its Fourier transforms by up to 2e-4 in near-silent frames.
+# NeMo's reference tensors come from a CPU where MKL takes this path; another rounds the spectra of near-silent frames by up to 2e-4.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 os.environ.update(HFASR_CACHE=f"{_CACHE}/hfasr", HF_HOME=f"{_CACHE}/hf", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 

@@ -24,6 +24,7 @@ LAYERS = {
     "decoding": 4,
     "evaluation": 5,
     "training": 6,
+    "inference": 6,
     "cli": 7,
 }
 

@@ -68,7 +68,6 @@ def test_the_commands_for_own_data(own_data, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(REPOSITORY / "recipes")
     phoneme, char = load_recipe("ky_phoneme"), load_recipe("ky_char")
     monkeypatch.setattr(phoneme, "UNISPEECH", str(own_data["microsoft/unispeech-large-multi-lingual-1500h-cv"]))
-    monkeypatch.setattr(phoneme, "BUILT_IN", {})
     commands = [shlex.split(line) for line in blocks("bash")[1].splitlines() if not line.startswith("#")]
     assert [words[1] if words[0] == "hfasr" else "launch" for words in commands] == ["inspect", *["launch"] * 4, "prepare", "launch"]
     quick = ["--max_steps", "2", "--eval_steps", "1", "--save_steps", "1", "--use_cpu", "--report_to", "none", "--disable_tqdm", "true",

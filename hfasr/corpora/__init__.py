@@ -9,7 +9,9 @@ from pathlib import Path
 
 _SOURCES = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "sources")]))
 _HOMES = {
-    "embedded": "hfasr.corpora.embedded_release",
+    "embedded": "hfasr.corpora.synthetic.release",
+    "is_embedded": "hfasr.corpora.synthetic.release",
+    "load_embedded": "hfasr.corpora.synthetic.release",
     "load_corpus": "hfasr.corpora.reading.source",
     "write_manifest": "hfasr.corpora.manifest_writer",
     **{name: f"hfasr.corpora.sources.{name}" for name in _SOURCES},

@@ -37,6 +37,7 @@ _HYPER_PARAMETERS = (
     "validated_rest",
     "learning_rate",
     "lr_scheduler_type",
+    "lr_scheduler_kwargs",
     "tri_stage",
     "tri_stage_final_scale",
     "warmup_steps",
@@ -44,6 +45,7 @@ _HYPER_PARAMETERS = (
     "max_steps",
     "max_batch_seconds",
     "gradient_accumulation_steps",
+    "novograd",
     "optim",
     "adam_beta1",
     "adam_beta2",
@@ -59,6 +61,7 @@ _HYPER_PARAMETERS = (
     "fp16",
     "seed",
 )
+_MOST_SYMBOLS = 60
 
 
 def write_card(run_folder: str | os.PathLike, *, repo_id: str | None = None, license: str | None = None) -> Path:
@@ -67,7 +70,7 @@ def write_card(run_folder: str | os.PathLike, *, repo_id: str | None = None, lic
     Text that a person added outside the generated part is kept, and so are front matter fields that are not generated.
 
     Args:
-        run_folder: holds recipe.json, results.json and the checkpoint.
+        run_folder: holds recipe.json, results.json and the checkpoint, whose config.json tells where the rows of its head began.
         repo_id: `owner/name` on the Hub, which the usage snippet then loads; else it loads the folder by its name.
         license: of the weights, as the Hub abbreviates it; None keeps the card's, or takes apache-2.0 in a new one. What the base
             model and the corpus permit is for the caller to know.
@@ -90,6 +93,7 @@ def write_card(run_folder: str | os.PathLike, *, repo_id: str | None = None, lic
     splits = {name: values for name, values in results.items() if isinstance(values, dict) and any(rate in values for rate in RATE_TITLES)}
     if not splits:
         raise ValueError(f"{folder / 'results.json'} holds no split with a rate, found {', '.join(results)}; evaluate the model first")
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     path = folder / "README.md"
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     try:
@@ -104,10 +108,10 @@ def write_card(run_folder: str | os.PathLike, *, repo_id: str | None = None, lic
 
     parts = [
         f"# {name}",
-        _introduction(recipe, splits),
-        _usage(folder, repo_id or folder.resolve().name, recipe),
+        _introduction(recipe, splits, config),
+        _usage(repo_id or folder.resolve().name, recipe, config),
         _result_table(splits),
-        _training(recipe, results),
+        _training(recipe, results, config),
         _limits(recipe),
     ]
     generated = f"{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}\n"
@@ -207,12 +211,12 @@ def _front_matter(recipe: dict, splits: dict[str, dict], name: str, license: str
     )
 
 
-def _introduction(recipe: dict, splits: dict[str, dict]) -> str:
+def _introduction(recipe: dict, splits: dict[str, dict], config: dict) -> str:
     split = "test" if "test" in splits else next(iter(splits))
     rate = RATE_NAMES[recipe["unit"]]
     rate = rate if rate in splits[split] else next(name for name in RATE_TITLES if name in splits[split])
     base_model = str(recipe["base_model"])
-    start = "fine-tuned" if _is_hub_name(base_model) else "trained"
+    start = "fine-tuned" if _is_hub_name(base_model) or _head_start(base_model, config) else "trained"
     text = (
         f"Recognises {recipe['unit']}s of speech in `{recipe['language']}`. A CTC model of type `{recipe['model_type']}`, "
         f"{start} from `{public_name(base_model)}` on {_corpus_name(recipe)} with hfasr.\n\n"
@@ -226,8 +230,7 @@ def _introduction(recipe: dict, splits: dict[str, dict]) -> str:
     return text
 
 
-def _usage(folder: Path, checkpoint: str, recipe: dict) -> str:
-    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+def _usage(checkpoint: str, recipe: dict, config: dict) -> str:
     remote = "auto_map" in config or recipe.get("model_type") in ("quartznet", "citrinet")
     option = ", trust_remote_code=True" if remote else ""
     why = "\nThe model's code travels with the checkpoint, hence `trust_remote_code=True`.\n" if remote else ""
@@ -271,7 +274,7 @@ def _result_table(splits: dict[str, dict]) -> str:
     )
 
 
-def _training(recipe: dict, results: dict) -> str:
+def _training(recipe: dict, results: dict, config: dict) -> str:
     splits = recipe.get("corpus", {}).get("splits", {})
     sections = ["## Training", f"Corpus: {_corpus_name(recipe)}."]
     if splits:
@@ -279,11 +282,14 @@ def _training(recipe: dict, results: dict) -> str:
         sections.append(_table(["Split", "Utterances", "Hours"], rows))
     espeak = results.get("espeak_version") or recipe.get("targets", {}).get("espeak_version")
     sections.append(f"Targets: {_targets(recipe, espeak)}.")
+    if head := _head_start(str(recipe["base_model"]), config):
+        sections.append(head)
     arguments = recipe.get("arguments", {})
-    if arguments.get("tri_stage"):
-        # The three stages replace Transformers' schedule, whose settings then mean nothing.
-        arguments = {name: value for name, value in arguments.items() if name not in ("lr_scheduler_type", "warmup_steps")}
-    settings = [(name, arguments[name]) for name in _HYPER_PARAMETERS if arguments.get(name) not in (None, "", False, [])]
+    # what three stages and NovoGrad replace means nothing beside them
+    replaced = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps") if arguments.get("tri_stage") else ()
+    replaced += ("optim", "adam_beta1", "adam_beta2", "adam_epsilon") if arguments.get("novograd") else ()
+    arguments = {name: value for name, value in arguments.items() if name not in replaced}
+    settings = [(name, arguments[name]) for name in _HYPER_PARAMETERS if arguments.get(name) not in (None, "", False, [], {})]
     if settings:
         sections.append(_table(["Setting", "Value"], [[f"`{name}`", public_name(str(value))] for name, value in settings]))
     facts = {
@@ -296,6 +302,27 @@ def _training(recipe: dict, results: dict) -> str:
     }
     rows = [[name, public_name(str(value))] for name, value in facts.items() if value]
     return "\n\n".join([*sections, _table(["", ""], rows)])
+
+
+def _head_start(base_model: str, config: dict) -> str:
+    """Where the rows of the CTC head began, as `fit_head` recorded it; empty for a head that was all new."""
+    kept, paired, mean = config.get("kept_symbols") or [], config.get("paired_symbols") or {}, config.get("mean_symbols") or 0
+    if not (kept or paired or mean):
+        return ""
+    text = f"{len(kept):,} of {config['vocab_size'] - 1:,} symbols kept the head's rows of `{public_name(base_model)}`"
+    text += f": {_symbols(kept, ' ')}" if kept else ""
+    text += f"; paired: {_symbols([f'{new} from {old}' for new, old in paired.items()], ', ')}" if paired else ""
+    others = "the others start" if mean > 1 else "the other starts"
+    return text + (f"; {others} from the mean of the old rows." if mean else ".")
+
+
+def _symbols(symbols: list[str], joint: str) -> str:
+    """A code span, because Markdown would read some symbols as its own; a long list is cut."""
+    more = len(symbols) - _MOST_SYMBOLS
+    text = joint.join(symbols[:_MOST_SYMBOLS])
+    fence = "``" if "`" in text else "`"
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}" + (f" and {more:,} more" if more > 0 else "")
 
 
 def _targets(recipe: dict, espeak: str | None) -> str:

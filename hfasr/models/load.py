@@ -1,11 +1,11 @@
-"""load_model: a CTC model whose head fits the tokenizer, with its processor, from a Hub name, a folder or a configuration.
+"""load_model: a CTC model whose head fits the tokenizer, with its processor, from a Hub name, a folder, a .nemo file or a configuration.
 
 Shapes: B utterances, S samples, F mel frames, T output frames, V vocabulary.
 """
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +31,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING
 
 from hfasr.text.vocabulary import check_target_record
 
+from .citrinet import CitrinetConfig
+from .encoder import ConvEncoderConfig
+from .head import HEADS, fit_head
 from .mel import MelFeatureExtractor
 from .quartznet import QuartzNetConfig
 
@@ -55,28 +58,36 @@ BUILT_IN: dict[str, Callable[[], PreTrainedConfig]] = {
     "quartznet-5x3": lambda: QuartzNetConfig.from_name("5x3"),
     "quartznet-10x5": lambda: QuartzNetConfig.from_name("10x5"),
     "quartznet-15x5": lambda: QuartzNetConfig.from_name("15x5"),
+    "citrinet-small": lambda: CitrinetConfig.from_name("small"),
+    "citrinet-256": lambda: CitrinetConfig.from_name("256"),
+    "citrinet-384": lambda: CitrinetConfig.from_name("384"),
+    "citrinet-512": lambda: CitrinetConfig.from_name("512"),
+    "citrinet-1024": lambda: CitrinetConfig.from_name("1024-gamma-0.25"),
     "unispeech-tiny": lambda: UniSpeechConfig(**TINY_TRANSFORMER, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),
     "wav2vec2-tiny": lambda: Wav2Vec2Config(**TINY_TRANSFORMER, feat_extract_norm="group"),
 }
-
-HEADS = ("lm_head", "ctc_head")
 
 
 def load_model(
     name: str | Path | PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
+    symbol_pairs: Mapping[str, str | Sequence[str]] | None = None,
     config_overrides: dict | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load a CTC model and its processor, with a head for the given tokenizer.
 
     A checkpoint's head is rebuilt when a tokenizer is given: the rows of the blank and of the symbols that both vocabularies hold are
-    kept, the others initialised as the family initialises its head. `model.config.kept_symbols` lists the kept symbols.
+    kept, paired symbols start from the row of the other, the rest from the mean of the old rows (see `fit_head`). The configuration
+    says which: `kept_symbols`, `paired_symbols`, `mean_symbols`.
 
     Args:
-        name: Hub name, folder of a saved checkpoint, built-in name (see `BUILT_IN`) or configuration. The last two give random weights.
+        name: Hub name, folder of a saved checkpoint, .nemo file, built-in name (see `BUILT_IN`) or configuration. The last two give
+            random weights.
         tokenizer: its pad token is the CTC blank. None takes the checkpoint's own tokenizer and head.
+        symbol_pairs: new symbol -> the checkpoint's symbol that sounds most like it, such as `{"қ": "к"}`, or a list of such; needs a
+            tokenizer.
         config_overrides: configuration fields to change, such as `{"mask_time_prob": 0.75, "ctc_zero_infinity": True}`.
         trust_remote_code: whether code that lies in the checkpoint may run.
 
@@ -87,28 +98,26 @@ def load_model(
         FileNotFoundError: a folder that is not there or holds no checkpoint.
         OSError: a Hub name that the Hub does not give.
         ValueError: no CTC family, an unknown configuration field, a tokenizer that is missing or does not fit, or whose phonemes
-            another version of espeak-ng made.
+            another version of espeak-ng made, pairs that are not of symbols or come without a tokenizer.
     """
-    config = model_config(name, trust_remote_code=trust_remote_code)
-    _override(config, config_overrides or {})
-    if isinstance(name, PreTrainedConfig) or str(name) in BUILT_IN:
-        return _new_model(config, tokenizer, trust_remote_code)
-    name = str(name)
-    if tokenizer is not None and config.vocab_size is None:
-        config.vocab_size = len(tokenizer)  # pre-trained without a head, such as w2v-BERT
-    # float32 whatever the file holds: mixed precision needs full-precision weights to update
-    model, report = AutoModelForCTC.from_pretrained(
-        name, config=config, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
-    )
-    has_head = not any(key.startswith(HEADS) for key in report["missing_keys"])
-    if tokenizer is None:
-        tokenizer = _own_tokenizer(name, model.config, has_head, trust_remote_code)
+    if symbol_pairs and tokenizer is None:
+        raise ValueError("symbol_pairs pairs the checkpoint's symbols with those of a tokenizer: load_model(name, tokenizer, ...)")
+    if is_nemo(name):
+        model, extractor, own = _read_nemo(name, config_overrides or {})
     else:
-        old_tokenizer = _old_tokenizer(name, trust_remote_code) if has_head else None
-        if old_tokenizer is not None:
-            _check_targets(old_tokenizer, tokenizer)
-        fit_head(model, tokenizer, old_tokenizer)
-    extractor = _load_feature_extractor(name, model.config, trust_remote_code)
+        config = model_config(name, trust_remote_code=trust_remote_code)
+        _override(config, config_overrides or {})
+        if isinstance(name, PreTrainedConfig) or str(name) in BUILT_IN:
+            return _new_model(config, tokenizer, symbol_pairs, trust_remote_code)
+        if tokenizer is not None and config.vocab_size is None:
+            config.vocab_size = len(tokenizer)  # pre-trained without a head, such as w2v-BERT
+        model, extractor, own = _read_checkpoint(str(name), config, tokenizer is None, trust_remote_code)
+    if tokenizer is None:
+        tokenizer = own
+    else:
+        if own is not None:
+            _check_targets(own, tokenizer)
+        fit_head(model, tokenizer, own, symbol_pairs)
     return model.eval(), _build_processor(model.config, extractor, tokenizer)
 
 
@@ -120,40 +129,20 @@ def model_config(name: str | Path | PreTrainedConfig, *, trust_remote_code: bool
     """
     if isinstance(name, PreTrainedConfig):
         return copy.deepcopy(name)
+    if is_nemo(name):
+        from .nemo import read_nemo_config
+
+        return read_nemo_config(name)
     return BUILT_IN[str(name)]() if str(name) in BUILT_IN else _load_config(str(name), trust_remote_code)
 
 
-def fit_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, old_tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
-    """Rebuild the head for a tokenizer, in place, and set vocabulary size, blank, bos and eos of the configuration.
-
-    Args:
-        model: CTC model whose blank is `config.pad_token_id`.
-        tokenizer: the new one.
-        old_tokenizer: the one the head was trained with; None if the head is untrained or its symbols are unknown: no row is kept.
-
-    Returns:
-        The kept symbols, in the order of their new ids, the blank not among them.
-
-    Raises:
-        ValueError: the tokenizer has no pad token, or the family ties its head to other weights.
-    """
-    if tokenizer.pad_token_id is None:
-        raise ValueError("the tokenizer has no pad token, which is the CTC blank. Give it a pad_token that is in its vocabulary.")
-    head_name, head = _head(model)
-    if any(key.startswith(head_name) for key in model.all_tied_weights_keys):
-        raise ValueError(f"{type(model).__name__} ties its head to other weights, so it cannot be rebuilt for another vocabulary")
-    rows = {} if old_tokenizer is None else _shared_rows(old_tokenizer, tokenizer, model.config.pad_token_id, len(head.weight))
-    _resize_head(model, head, len(tokenizer), rows)
-    symbols = tokenizer.convert_ids_to_tokens(sorted(rows.keys() - {tokenizer.pad_token_id}))
-    config = model.config
-    config.vocab_size = len(tokenizer)
-    config.pad_token_id, config.bos_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id
-    config.kept_symbols = symbols
-    if rows:
-        logger.info("head: kept the blank and %d of %d symbols: %s", len(symbols), len(tokenizer) - 1, " ".join(symbols))
-    else:
-        logger.info("head: %d outputs, all new", len(tokenizer))
-    return symbols
+def is_nemo(name: str | Path | PreTrainedConfig) -> bool:
+    """Tell whether a file is there that is named .nemo, or is a tar or gzip archive as those are."""
+    if isinstance(name, PreTrainedConfig) or not (path := Path(name).expanduser()).is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(512)
+    return path.suffix == ".nemo" or start[257:262] == b"ustar" or start[:2] == b"\x1f\x8b"
 
 
 def output_lengths(model: PreTrainedModel, input_lengths: torch.Tensor) -> torch.Tensor:
@@ -196,25 +185,60 @@ def encoder_of(model: PreTrainedModel) -> nn.Module:
 
 
 def _new_model(
-    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase | None, trust_remote_code: bool
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+    symbol_pairs: Mapping[str, str | Sequence[str]] | None,
+    trust_remote_code: bool,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     if tokenizer is None:
         raise ValueError(f"a {config.model_type} with random weights needs a tokenizer: load_model(name, tokenizer)")
     _check_family(config)
     model = AutoModelForCTC.from_config(config, trust_remote_code=trust_remote_code)
-    fit_head(model, tokenizer, None)
+    fit_head(model, tokenizer, None, symbol_pairs)
     return model.eval(), _build_processor(config, _default_feature_extractor(config), tokenizer)
+
+
+def _read_checkpoint(
+    name: str, config: PreTrainedConfig, own_head: bool, trust_remote_code: bool
+) -> tuple[PreTrainedModel, SequenceFeatureExtractor, PreTrainedTokenizerBase | None]:
+    """Read a Transformers checkpoint; its tokenizer is None if the head is untrained or its symbols are unknown.
+
+    Args:
+        own_head: whether the checkpoint's own head and tokenizer are wanted, and must be there and fit.
+    """
+    # float32 whatever the file holds: mixed precision needs full-precision weights to update
+    model, report = AutoModelForCTC.from_pretrained(
+        name, config=config, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
+    )
+    has_head = not any(key.startswith(HEADS) for key in report["missing_keys"])
+    if own_head:
+        tokenizer = _own_tokenizer(name, model.config, has_head, trust_remote_code)
+    else:
+        tokenizer = _old_tokenizer(name, trust_remote_code) if has_head else None
+    return model, _load_feature_extractor(name, model.config, trust_remote_code), tokenizer
+
+
+def _read_nemo(name: str | Path, config_overrides: dict) -> tuple[PreTrainedModel, SequenceFeatureExtractor, PreTrainedTokenizerBase]:
+    from .nemo import build_nemo, read_nemo
+
+    checkpoint = read_nemo(name)
+    logger.info("%s: front end %r, %s", name, checkpoint.feature_extractor.framing, checkpoint.framing_reason)
+    for remark in checkpoint.remarks:
+        logger.warning("%s: %s", name, remark)
+    _override(checkpoint.config, config_overrides)
+    model, processor = build_nemo(checkpoint)
+    return model, processor.feature_extractor, processor.tokenizer
 
 
 def _load_config(name: str, trust_remote_code: bool) -> PreTrainedConfig:
     path = Path(name).expanduser()
     if path.is_file():
-        raise ValueError(f"{name} is a file, expected the folder of a checkpoint, a Hub name or one of {', '.join(BUILT_IN)}")
+        raise ValueError(f"{name} is no .nemo file, expected one, the folder of a checkpoint, a Hub name or one of {', '.join(BUILT_IN)}")
     if path.is_dir() and not (path / "config.json").is_file():
         found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
         raise FileNotFoundError(f"{name} has no config.json, found {found}. Expected a folder that save_pretrained wrote.")
-    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        raise FileNotFoundError(f"{name!r} is no folder here, no Hub name (owner/model) and none of {', '.join(BUILT_IN)}")
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.endswith(".nemo") or name.count("/") != 1):
+        raise FileNotFoundError(f"{name!r} is no folder or .nemo file here, no Hub name (owner/model) and none of {', '.join(BUILT_IN)}")
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except OSError as error:
@@ -236,38 +260,6 @@ def _override(config: PreTrainedConfig, overrides: dict) -> None:
         raise ValueError(f"config_overrides has {', '.join(unknown)}, which a {config.model_type} configuration does not know")
     for field, value in overrides.items():
         setattr(config, field, value)
-
-
-def _head(model: PreTrainedModel) -> tuple[str, nn.Linear | nn.Conv1d]:
-    for name in HEADS:
-        if hasattr(model, name):
-            return name, getattr(model, name)
-    raise ValueError(f"{type(model).__name__} has no head named {' or '.join(HEADS)}")
-
-
-def _resize_head(model: PreTrainedModel, head: nn.Linear | nn.Conv1d, size: int, rows: dict[int, int]) -> None:
-    """Give the head `size` outputs; `rows` is new id -> old id of the rows to keep, the rest is new."""
-    old_weight, old_bias = head.weight.data, head.bias.data
-    head.weight = nn.Parameter(old_weight.new_empty(size, *old_weight.shape[1:]))
-    head.bias = nn.Parameter(old_bias.new_empty(size))
-    setattr(head, "out_features" if isinstance(head, nn.Linear) else "out_channels", size)
-    model._init_weights(head)
-    new_ids, old_ids = list(rows), list(rows.values())
-    head.weight.data[new_ids] = old_weight[old_ids]
-    head.bias.data[new_ids] = old_bias[old_ids]
-
-
-def _shared_rows(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase, old_blank: int, old_size: int) -> dict[int, int]:
-    """New id -> old id of the blank and the symbols that both tokenizers hold, for old ids that the head has."""
-    old_ids = {symbol: index for symbol, index in _symbol_ids(old).items() if index < old_size and index != old_blank}
-    shared = {index: old_ids[symbol] for symbol, index in _symbol_ids(new).items() if symbol in old_ids and index != new.pad_token_id}
-    return {new.pad_token_id: old_blank, **shared}
-
-
-def _symbol_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Symbol -> id, with one name for the word boundary, which some tokenizers write as a space."""
-    boundaries = {" ", getattr(tokenizer, "word_delimiter_token", None)}
-    return {"|" if symbol in boundaries else symbol: index for symbol, index in tokenizer.get_vocab().items()}
 
 
 def _old_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
@@ -319,8 +311,9 @@ def _load_feature_extractor(name: str, config: PreTrainedConfig, trust_remote_co
 
 
 def _default_feature_extractor(config: PreTrainedConfig) -> SequenceFeatureExtractor:
-    if isinstance(config, QuartzNetConfig):
-        return MelFeatureExtractor(feature_size=config.num_mel_bins, hop_length=config.hop_length)
+    if isinstance(config, ConvEncoderConfig):
+        window_length = 400 if isinstance(config, CitrinetConfig) else 320  # as their authors trained them
+        return MelFeatureExtractor(feature_size=config.num_mel_bins, hop_length=config.hop_length, window_length=window_length)
     if config.model_type == "wav2vec2-bert":
         return SeamlessM4TFeatureExtractor(num_mel_bins=config.feature_projection_input_dim // 2, padding_value=1.0)
     if hasattr(config, "conv_stride"):

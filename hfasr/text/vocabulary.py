@@ -51,49 +51,69 @@ def evaluated_as(unit: str) -> str:
 
 
 def build_tokenizer(
-    targets: Iterable[str], unit: str = "phoneme", *, min_count: int = 1, vocab_size: int | None = None, record: dict | None = None
+    targets: Iterable[str],
+    unit: str = "phoneme",
+    *,
+    min_count: int = 1,
+    vocab_size: int | None = None,
+    alphabet: str | None = None,
+    record: dict | None = None,
 ):
     """Build the tokenizer of a training split's targets.
 
     The blank is `<pad>`, id 0; `<unk>` is id 1; symbols follow in code-point order, so equal symbol sets give equal ids.
     Phonemes of several characters stay whole. Pieces are learned from all targets, their words counted, and follow in
-    sentencepiece's order; every character is one of them. The result survives `save_pretrained` and `AutoTokenizer`.
+    sentencepiece's order; every character is one of them. With an alphabet the outputs are the blank and its characters, in its
+    order, and no unknown one: any other character becomes the blank, by which `CTCTrainer` finds the rows it leaves out. The
+    result survives `save_pretrained` and `AutoTokenizer`.
 
     Args:
         targets: Phonemes split by spaces (words by ` | `), or plain text with single spaces, as `unit` says.
         unit: "phoneme", "character" or "sentencepiece".
         min_count: Symbols (characters for pieces) seen less often become `<unk>`.
         vocab_size: Number of pieces, with blank and unknown; 256 when None. The other units have as many as there are symbols.
+        alphabet: Characters to have whatever the targets hold, such as those of a published model; for unit "character".
         record: How the targets were made (see `target_record`), stored in the tokenizer's configuration.
 
     Returns:
         `Wav2Vec2PhonemeCTCTokenizer`, `Wav2Vec2CTCTokenizer`, or `ParakeetTokenizer` for pieces.
 
     Raises:
-        ValueError: No symbol is left, one cannot be kept apart from those the tokenizer needs for itself, or the targets do not
-            give `vocab_size` pieces.
+        ValueError: No symbol is left, one cannot be kept apart from those the tokenizer needs for itself, the targets do not
+            give `vocab_size` pieces, or share no character with the alphabet.
     """
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2PhonemeCTCTokenizer
 
     _check_unit(unit)
     if vocab_size is not None and unit != "sentencepiece":
         raise ValueError(f"vocab_size is for unit 'sentencepiece'; {unit}s are as many as the targets have, min_count can lower that")
+    if alphabet is not None:
+        _check_alphabet(alphabet, unit, min_count)
     counts, words = Counter(), Counter()
     for chunk in _chunks(targets):
         counts += _count(chunk, unit, refuse=True)
         if unit == "sentencepiece":
             words.update(" ".join(chunk).split())
-    symbols = sorted(symbol for symbol, count in counts.items() if count >= min_count)
-    if not symbols:
-        raise ValueError(f"the targets hold no symbol seen {min_count} times or more; is the text column empty?")
+    if alphabet is None:
+        symbols = sorted(symbol for symbol, count in counts.items() if count >= min_count)
+    else:
+        symbols = split_target(alphabet, unit)
+    if not set(symbols) & set(counts):
+        seen = f"seen {min_count} times or more" if alphabet is None else f"of the alphabet {alphabet!r}"
+        raise ValueError(f"the targets hold no symbol {seen}; is the text column empty?")
     if dropped := sorted(set(counts) - set(symbols)):
         named = ", ".join(f"{symbol} ({counts[symbol]})" for symbol in dropped[:_MOST_NAMED])
-        logger.warning("%d symbols seen less than %d times become %s: %s", len(dropped), min_count, UNKNOWN, named)
-    settings = {"unk_token": UNKNOWN, "pad_token": BLANK, "bos_token": None, "eos_token": None, "hfasr": {"unit": unit, **(record or {})}}
+        if alphabet is None:
+            logger.warning("%d symbols seen less than %d times become %s: %s", len(dropped), min_count, UNKNOWN, named)
+        else:
+            logger.warning("%d symbols are not in the alphabet, rows that hold them cannot be trained on: %s", len(dropped), named)
+    unknown = UNKNOWN if alphabet is None else BLANK
+    settings = {"unk_token": unknown, "pad_token": BLANK, "bos_token": None, "eos_token": None, "hfasr": {"unit": unit, **(record or {})}}
     if unit == "sentencepiece":
         model = learn_pieces(_without(words, dropped), _PIECES if vocab_size is None else vocab_size, (BLANK, UNKNOWN))
         return piece_tokenizer(model, **settings)
-    vocabulary = {symbol: place for place, symbol in enumerate([BLANK, UNKNOWN, *symbols])}
+    reserved = dict.fromkeys([BLANK, unknown])
+    vocabulary = {symbol: place for place, symbol in enumerate([*reserved, *symbols])}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vocab.json")
         path.write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
@@ -171,6 +191,13 @@ def check_target_record(stored: dict | None, record: dict, *, same_rows: bool) -
 def _check_unit(unit: str) -> None:
     if unit not in UNITS:
         raise ValueError(f"unit {unit!r} is not known; use one of {', '.join(UNITS)}")
+
+
+def _check_alphabet(alphabet: str, unit: str, min_count: int) -> None:
+    if unit != "character" or min_count > 1:
+        raise ValueError("alphabet is for unit 'character' and names all symbols; leave out min_count")
+    if len(set(alphabet)) < len(alphabet) or "|" in alphabet or not alphabet.strip():
+        raise ValueError(f"alphabet is {alphabet!r}; give different characters, among them a space for one between words, and no bar")
 
 
 def _chunks(targets: Iterable[str]) -> Iterator[list[str]]:

@@ -7,6 +7,8 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from hfasr.training.novograd import check_betas
+
 NEWEST = "newest"
 
 # Fields of TrainingArguments that CTCTrainer has no use for: the value that leaves them alone, and what to use instead.
@@ -53,6 +55,13 @@ class CTCTrainingArguments(TrainingArguments):
         },
     )
     tri_stage_final_scale: float = field(default=0.05, metadata={"help": "Last learning rate over the peak, for tri_stage."})
+    novograd: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "NovoGrad with these two betas, instead of --optim: 0.8 0.5 for QuartzNet, 0.8 0.25 for Citrinet. weight_decay is "
+            "NovoGrad's too; the learning rate is that of NeMo's settings, about ten times Adam's."
+        },
+    )
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after this many evaluations without a better metric_for_best_model; 0 goes on to the end."}
     )
@@ -104,6 +113,10 @@ class CTCTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {getattr(self, name)}; it counts from 0 up")
         if self.early_stopping_patience and not (self.load_best_model_at_end and self.metric_for_best_model):
             raise ValueError("early_stopping_patience needs --load_best_model_at_end and --metric_for_best_model to say what better means")
+        if isinstance(self.lr_scheduler_kwargs, str):  # what argparse could not read as JSON
+            raise ValueError(f"lr_scheduler_kwargs is {self.lr_scheduler_kwargs!r}; give a JSON object such as '{{\"min_lr\": 1e-5}}'")
+        if self.novograd is not None:
+            check_betas(self.novograd)
         self.config_overrides  # noqa: B018 (raises for what is no JSON object)
         if self.tri_stage is not None:
             if len(self.tri_stage) != 3 or min(self.tri_stage) < 0 or abs(sum(self.tri_stage) - 1) > 1e-6:

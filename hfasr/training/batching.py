@@ -137,7 +137,7 @@ def cut_batches(order: np.ndarray, durations: np.ndarray, max_batch_seconds: flo
 
 
 def misfits(labels: Labels, durations: np.ndarray, model: PreTrainedModel, processor) -> dict[int, str]:
-    """Say why CTC cannot train on some rows, by their places: no labels, or more labels than frames.
+    """Say why CTC cannot train on some rows, by their places: no labels, more labels than frames, or a blank among the labels.
 
     A label that repeats the one before it needs a blank between, so L labels with R repeats need L + R frames (Graves et
     al. 2006).
@@ -158,9 +158,15 @@ def misfits(labels: Labels, durations: np.ndarray, model: PreTrainedModel, proce
     counts = ends - starts
     needed = counts + repeats[ends] - repeats[starts]
     reasons = {}
-    for place in np.flatnonzero((counts == 0) | (needed > frames)).tolist():
-        too_many = f"{counts[place]} labels need {needed[place]} frames, the audio has {frames[place]}"
-        reasons[place] = too_many if counts[place] else "the target is empty"
+    blanks = np.concatenate([[0], np.cumsum(labels.ids == model.config.pad_token_id)])
+    unknown = blanks[ends] - blanks[starts]
+    for place in np.flatnonzero((counts == 0) | (needed > frames) | (unknown > 0)).tolist():
+        if not counts[place]:
+            reasons[place] = "the target is empty"
+        elif unknown[place]:
+            reasons[place] = f"the target holds characters without a symbol ({unknown[place]})"
+        else:
+            reasons[place] = f"{counts[place]} labels need {needed[place]} frames, the audio has {frames[place]}"
     return reasons
 
 

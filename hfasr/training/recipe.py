@@ -10,7 +10,7 @@ from functools import partial
 import pyarrow.compute
 from datasets import Dataset, DatasetDict, Features, IterableDataset, Value
 
-from hfasr.corpora import common_voice, embedded
+from hfasr.corpora import load_embedded
 from hfasr.corpora.check import check_audio
 from hfasr.corpora.filters import keep_rows
 from hfasr.corpora.reading.source import load_corpus
@@ -86,9 +86,9 @@ Corpus = dict[str, Dataset | IterableDataset]
 
 
 def open_corpus(recipe: RecipeArguments, language: str, **options) -> Corpus:
-    """Load the corpus of a recipe: its splits "train", "validation" and those to test on; with `stream` the first as a stream.
+    """Load the corpus of a recipe: "train", the validation split and those to test on; with `stream` the first as a stream.
 
-    A corpus without held-out splits is split by speaker, always in the same way.
+    A corpus without held-out splits is split by speaker, always in the same way, unless other splits than those are asked for.
 
     Args:
         recipe: Tells where it is.
@@ -103,18 +103,18 @@ def open_corpus(recipe: RecipeArguments, language: str, **options) -> Corpus:
     if recipe.stream:
         return _open_stream(recipe, options)
     if recipe.corpus == EMBEDDED:
-        corpus = common_voice(embedded(language), **options)
+        corpus = load_embedded(language, **options)
     else:
         corpus = load_corpus(recipe.corpus, source=recipe.source, **options)
-    if set(corpus) == {"train"}:
+    wanted = dict.fromkeys(["train", recipe.validation_split, *recipe.test_splits])
+    if set(corpus) == {"train"} and set(wanted) <= {"train", "validation", "test"}:
         corpus = _split(corpus)
-    for split in ("train", recipe.validation_split, *recipe.test_splits):
+    for split in wanted:
         if split not in corpus:
             raise ValueError(
                 f"{recipe.corpus} has no split {split!r}, found {', '.join(corpus)}; choose by --validation_split and --test_splits"
             )
-    chosen = {"train": corpus["train"], "validation": corpus[recipe.validation_split]}
-    return DatasetDict(chosen | {split: corpus[split] for split in recipe.test_splits if split != "validation"})
+    return DatasetDict({split: corpus[split] for split in wanted})
 
 
 def _split(corpus: DatasetDict) -> DatasetDict:
@@ -137,7 +137,7 @@ def _open_stream(recipe: RecipeArguments, options: dict) -> Corpus:
         raise ValueError(f"--stream reads shards, not {recipe.source}; write some first: hfasr prepare {recipe.corpus} shards/")
     if "splits" in options:
         raise ValueError("corpus_options has splits; with --stream choose them by --validation_split and --test_splits")
-    held_out = {"validation": recipe.validation_split} | {split: split for split in recipe.test_splits if split != "validation"}
+    held_out = {split: split for split in (recipe.validation_split, *recipe.test_splits)}
     tables = load_corpus(recipe.corpus, source="hub", splits=held_out, **options)
     return {**load_corpus(recipe.corpus, source="hub", splits=["train"], streaming=True, **options), **tables}
 

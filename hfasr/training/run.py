@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, disable_progress_bar
 from transformers import HfArgumentParser, set_seed
 from transformers.utils import logging as transformers_logging
 
+from hfasr.corpora import is_embedded
 from hfasr.corpora.inspection.summary import describe
 from hfasr.corpora.leaks import Leaks, leaks
 from hfasr.corpora.rows import iter_values, plain
@@ -82,6 +83,8 @@ def _without_rivals(preset: dict, named: set[str]) -> dict:
         "max_steps": {"num_train_epochs"},
         "num_train_epochs": {"max_steps"},
         "tri_stage": {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"},
+        "lr_scheduler_kwargs": {"lr_scheduler_type", "tri_stage"},
+        "novograd": {"optim"},
     }
     return {name: value for name, value in preset.items() if not rivals.get(name, set()) & named}
 
@@ -162,7 +165,7 @@ def record_run(
         "base_model": base_model,
         "model_type": trainer.model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "synthetic": _is_synthetic(recipe),
+        "synthetic": is_embedded(getattr(recipe, "corpus", "")),
         "targets": targets,
         "rows_sha256": rows_sha256,
         "missing_symbols": _missing_symbols(trainer, tables),
@@ -208,19 +211,15 @@ def _counts(shared: Leaks) -> dict[str, dict]:
     return {split: {name: value for name, value in leak.items() if name != "examples"} for split, leak in shared.as_dict().items()}
 
 
-def _is_synthetic(recipe: CTCTrainingArguments) -> bool:
-    """Tell whether the corpus is an embedded one, spoken by a machine; a copy of it keeps its folder's name."""
-    corpus = str(getattr(recipe, "corpus", ""))
-    return corpus == "embedded" or "cv-corpus-embedded" in corpus
-
-
 def _missing_symbols(trainer: CTCTrainer, corpus: DatasetDict) -> dict[str, dict[str, int]]:
-    """Count, by split, the symbols that training lacks and the model can therefore never get right."""
+    """Count, by split, the symbols that the vocabulary lacks and the model can therefore never get right."""
     found = {}
     tokenizer = trainer.processing_class.tokenizer
     for split, rows in corpus.items():
         if missing := missing_symbols(iter_values(rows, "target"), tokenizer, tokenizer.init_kwargs["hfasr"]["unit"]):
-            logger.warning("%s holds symbols that training lacks: %s", split, ", ".join(f"{symbol} ({n})" for symbol, n in missing.items()))
+            logger.warning(
+                "%s holds symbols that the model lacks: %s", split, ", ".join(f"{symbol} ({n})" for symbol, n in missing.items())
+            )
             found[split] = dict(missing)
     return found
 
@@ -241,20 +240,20 @@ def _check_same_run(folder: Path, before: dict, now: dict) -> None:
             )
 
 
-def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: tuple[str, ...] = ("validation", "test")) -> dict:
+def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: Iterable[str] = ("validation", "test")) -> dict:
     """Save the model, recognise the splits, and write results, predictions, report and card; push when asked.
 
     Args:
         trainer: After training, with the best weights loaded if it was to.
         corpus: Rows with `target`.
-        splits: Which of them to evaluate; those the corpus lacks are left out.
+        splits: Which of them to evaluate, each once; those the corpus lacks are left out.
 
     Returns:
         What `results.json` holds: for each split the rates with confidence intervals and edit counts, and the run's times.
     """
     recipe, folder = trainer.args, Path(trainer.args.output_dir)
     trainer.save_model(_internal_call=True)  # the push comes last, with report and card
-    utterances = []
+    utterances, splits = [], dict.fromkeys(splits)
     for split in splits:
         if split in corpus and len(corpus[split]):
             utterances += _utterances(split, corpus[split], trainer.transcribe(corpus[split]))

@@ -27,6 +27,7 @@ from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.batching import PADDING, CTCCollator, DurationBatchSampler, misfits
 from hfasr.training.callbacks import FreezeEncoder, StopOnSignal, WatchLoss
 from hfasr.training.checkpoints import resume_folder, stream_state, stream_state_path, trained_seconds
+from hfasr.training.novograd import NovoGrad
 from hfasr.training.streaming import EncodedRows, FollowStream, StreamBatchSampler, check_stream
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,9 @@ class CTCTrainer(Trainer):
         eval_dataset: Rows with `target`, or a dict of such.
         unit: "phoneme" or "character": what the evaluation during training counts, as `eval_per` or `eval_cer`.
         kwargs: Passed on to `transformers.Trainer`.
+
+    With `args.novograd` the optimiser is NovoGrad, over Trainer's two groups of parameters: weight decay leaves biases and the
+    weights of norms alone, which NeMo's decays too.
     """
 
     def __init__(
@@ -81,6 +85,8 @@ class CTCTrainer(Trainer):
             eval_dataset = self._by_duration(eval_dataset)[0]
         if args.freeze_feature_encoder:
             freeze_feature_encoder(model)
+        if args.novograd is not None:
+            kwargs["optimizer_cls_and_kwargs"] = (NovoGrad, {"lr": args.learning_rate, "betas": tuple(args.novograd)})
         super().__init__(
             model=model,
             args=args,
@@ -91,6 +97,8 @@ class CTCTrainer(Trainer):
             compute_metrics=partial(frame_error_rate, tokenizer=processor.tokenizer, blank=model.config.pad_token_id, unit=unit),
             **kwargs,
         )
+        if args.novograd is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError("novograd takes the norm of whole tensors, which FSDP and DeepSpeed split: choose one of the two")
         self.model_accepts_loss_kwargs = True  # compute_loss divides by num_items_in_batch
         self._blank_frames = self._frames = 0
         self._start, self._seconds_before = time.monotonic(), 0.0

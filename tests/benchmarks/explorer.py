@@ -21,10 +21,10 @@ from datasets import Dataset, DatasetDict
 from playwright.sync_api import Page, sync_playwright
 
 from hfasr.audio import write_audio
-from hfasr.corpora import embedded_ky
 from hfasr.corpora.inspection.explorer import write_explorer
 from hfasr.corpora.inspection.summary import inspect
 from hfasr.corpora.rows import FEATURES, decoded
+from hfasr.corpora.synthetic import ky
 
 CHROMIUM = Path("/usr/bin/chromium")
 SPLITS = {"train": (0.8, 120), "validation": (0.1, 15), "test": (0.1, 20)}  # share of the rows, speakers
@@ -65,7 +65,7 @@ def build_corpus(count: int, folder: Path) -> DatasetDict:
     corpus = DatasetDict()
     for split, (share, speakers) in SPLITS.items():
         size = round(count * share)
-        texts = [embedded_ky.sentence(rng) for _ in range(size)]
+        texts = [ky.sentence(rng) for _ in range(size)]
         speaker = generator.zipf(1.4, size) % speakers
         pace = np.exp(generator.normal(np.log(13), 0.12, speakers))[speaker] * np.exp(generator.normal(0, 0.1, size))
         seconds = np.round(np.array([len(text) for text in texts]) / pace + generator.uniform(0.3, 1, size), 3)

@@ -3,6 +3,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
+from transformers import ParakeetTokenizer
 
 from hfasr.decoding.greedy import best_path, collapse, decode_frames, labels_to_text
 from hfasr.text.vocabulary import build_tokenizer
@@ -23,6 +25,19 @@ def test_best_path_stops_at_the_length_and_takes_any_blank():
     assert [token.id for token in best_path(logits.numpy(), blank=0)[0]] == [1, 2, 1]
     with pytest.raises(ValueError, match="blank id 7"):
         best_path(logits, blank=7)
+
+
+def test_a_fast_tokenizer_that_joins_repeats_itself_keeps_those_between_blanks_and_every_space():
+    # as an imported NeMo model has it: one id a character, the space among them
+    alphabet = ["<pad>", *" 'aehlo"]
+    backend = Tokenizer(models.BPE(vocab={symbol: place for place, symbol in enumerate(alphabet)}, merges=[]))
+    backend.decoder = decoders.Fuse()
+    tokenizer = ParakeetTokenizer(tokenizer_object=backend, pad_token="<pad>", unk_token=None)
+    path = "  hhe__ll_lo__  _ _ a_a' _"
+    frames = np.array([[alphabet.index("<pad>" if symbol == "_" else symbol) for symbol in path]])
+    assert decode_frames(frames, tokenizer, blank=0) == [" hello   aa' "]
+    assert labels_to_text([6, 6], tokenizer) == "ll"
+    assert tokenizer.decode([6, 6]) == "l"
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,51 @@ def test_targets_of_a_lexicon_are_told(run):
     assert "espeak" not in write_card(run).read_text(encoding="utf-8")
 
 
+def _head(run, **config):
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    _write(run, RECIPE | {"base_model": "/home/asel/stt_en_quartznet15x5.nemo"})
+    return write_card(run).read_text(encoding="utf-8")
+
+
+def test_where_the_rows_of_the_head_began_is_told(run):
+    text = _head(run, vocab_size=43, kept_symbols=["<unk>", "|", "`"], paired_symbols={"қ": "k", "ң": "n"}, mean_symbols=37)
+    assert (
+        "3 of 42 symbols kept the head's rows of `stt_en_quartznet15x5.nemo`: `` <unk> | ` ``; paired: `қ from k, ң from n`; "
+        "the others start from the mean of the old rows.\n"
+    ) in text
+    assert "fine-tuned from `stt_en_quartznet15x5.nemo`" in text
+    text = _head(run, vocab_size=3, kept_symbols=["a", "b"], paired_symbols={}, mean_symbols=0)
+    assert "2 of 2 symbols kept the head's rows of `stt_en_quartznet15x5.nemo`: `a b`.\n" in text
+    text = _head(run, vocab_size=5001, kept_symbols=[], paired_symbols={}, mean_symbols=5000)
+    assert "0 of 5,000 symbols kept the head's rows of `stt_en_quartznet15x5.nemo`; the others start" in text
+    for untrained in ({}, {"kept_symbols": [], "paired_symbols": {}, "mean_symbols": 0, "vocab_size": 3}):
+        text = _head(run, **untrained)
+        assert "symbols kept" not in text
+        assert "trained from `stt_en_quartznet15x5.nemo`" in text
+
+
+def test_long_lists_of_symbols_are_cut(run):
+    letters = [chr(0x4E00 + place) for place in range(5000)]
+    text = _head(run, vocab_size=5001, kept_symbols=letters, paired_symbols={}, mean_symbols=0)
+    assert f"`{' '.join(letters[:60])}` and 4,940 more." in text
+    assert len(text) < 10_000
+
+
+def test_settings_that_others_replace_are_left_out(run):
+    arguments = {
+        "novograd": [0.8, 0.5],
+        "optim": "adamw_torch",
+        "adam_beta1": 0.9,
+        "lr_scheduler_kwargs": {"min_lr": 1e-5},
+        "weight_decay": 1e-3,
+    }
+    _write(run, RECIPE | {"arguments": arguments})
+    text = write_card(run).read_text(encoding="utf-8")
+    for row in ("| `novograd` | [0.8, 0.5] |", "| `lr_scheduler_kwargs` | {'min_lr': 1e-05} |", "| `weight_decay` | 0.001 |"):
+        assert row in text
+    assert "adam" not in text
+
+
 def test_what_is_missing_is_said(run):
     _write(run, results={"train_seconds": 3})
     with pytest.raises(ValueError, match="no split with a rate, found train_seconds"):

@@ -1,16 +1,11 @@
 """NeMo's stored tensors, toy tokenizers and tiny random models."""
 
-import io
 import json
-import re
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-from hfasr.models.quartznet import QuartzNetConfig, QuartzNetForCTC
 
 NEMO = Path(__file__).resolve().parents[3] / "shared" / "nemo"
 
@@ -31,38 +26,6 @@ def nemo_folder() -> Path:
 def nemo_reference(nemo_folder):
     """Tensors that NeMo 3.0.0 computed, by model name."""
     return lambda name: np.load(nemo_folder / f"{name}.ref.npz")
-
-
-def _our_key(key: str, config: QuartzNetConfig) -> str:
-    """Our name of one of NeMo's QuartzNet weights."""
-    if match := re.fullmatch(r"encoder\.encoder\.(\d+)\.mconv\.(\d+)\.(?:conv\.)?(\w+)", key):
-        block, place, weight = int(match[1]), int(match[2]), match[3]
-        parts = ("depthwise", "pointwise", "norm") if config.blocks[block].get("separable", True) else ("conv", "norm")
-        # activation and dropout take a place each, but hold no weight
-        repeat, part = divmod(place, len(parts) + 2)
-        return f"quartznet.blocks.{block}.layers.{repeat}.{parts[part]}.{weight}"
-    if match := re.fullmatch(r"encoder\.encoder\.(\d+)\.res\.0\.([01])\.(?:conv\.)?(\w+)", key):
-        return f"quartznet.blocks.{match[1]}.residual.{('conv', 'norm')[int(match[2])]}.{match[3]}"
-    return key.replace("decoder.decoder_layers.0", "lm_head")
-
-
-@pytest.fixture(scope="session")
-def our_key():
-    """(NeMo's name of a QuartzNet weight, configuration) -> our name."""
-    return _our_key
-
-
-@pytest.fixture(scope="session")
-def nemo_quartznet(nemo_folder) -> QuartzNetForCTC:
-    """NeMo's QuartzNet5x1 with its random weights and its blank, the last id."""
-    with tarfile.open(nemo_folder / "quartznet5x1_en.nemo") as archive:
-        stored = torch.load(io.BytesIO(archive.extractfile("./model_weights.ckpt").read()), weights_only=True)
-    config = QuartzNetConfig.from_name("5x1", vocab_size=29, pad_token_id=28)
-    model = QuartzNetForCTC(config).eval()
-    weights = {_our_key(key, config): value for key, value in stored.items() if not key.startswith("preprocessor")}
-    weights["lm_head.weight"] = weights["lm_head.weight"].squeeze(-1)
-    model.load_state_dict(weights)
-    return model
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
 """load_model over families: rows of the head, processors, lengths, and loading where hfasr is not installed."""
 
+import copy
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from itertools import groupby
@@ -27,7 +29,9 @@ from transformers import (
     WavLMConfig,
 )
 
-from hfasr.models.load import BUILT_IN, encoder_of, fit_head, freeze_feature_encoder, load_model, output_lengths
+from hfasr.models.citrinet import CitrinetConfig
+from hfasr.models.head import fit_head
+from hfasr.models.load import BUILT_IN, encoder_of, freeze_feature_encoder, load_model, model_config, output_lengths
 from hfasr.models.mel import MelFeatureExtractor
 from hfasr.models.quartznet import QuartzNetConfig
 
@@ -48,6 +52,9 @@ LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 def tiny_config(family, blocks):
     if family == "quartznet":
         return QuartzNetConfig(blocks=blocks, vocab_size=6, pad_token_id=5)
+    if family == "citrinet":
+        blocks = [{**block, "stride_last": True, "squeeze_excite": True} for block in blocks]
+        return CitrinetConfig(blocks=[*blocks[:2], {**blocks[2], "stride": 2}, *blocks[3:]], vocab_size=6, pad_token_id=5)
     if family == "wav2vec2-bert":
         return Wav2Vec2BertConfig(**TINY, feature_projection_input_dim=160, conv_depthwise_kernel_size=5)
     if family == "sew":
@@ -63,8 +70,8 @@ def tiny_config(family, blocks):
     return config_class(**TINY, **CONVOLUTIONS, **more)
 
 
-FAMILIES = ["quartznet", "wav2vec2", "wav2vec2-adapter", "unispeech", "wavlm", "hubert", "sew", "wav2vec2-bert"]
-LOADED_AFRESH = ["wav2vec2", "unispeech", "wav2vec2-bert", "quartznet"]
+FAMILIES = ["quartznet", "citrinet", "wav2vec2", "wav2vec2-adapter", "unispeech", "wavlm", "hubert", "sew", "wav2vec2-bert"]
+LOADED_AFRESH = ["wav2vec2", "unispeech", "wav2vec2-bert", "quartznet", "citrinet"]
 
 
 @pytest.fixture(scope="session")
@@ -100,12 +107,16 @@ def test_rows_of_shared_symbols_are_kept(family, checkpoints, tokenizer, wavefor
     for new, old in kept.items():
         assert torch.equal(model.lm_head.weight[new], old_model.lm_head.weight[old])
         assert model.lm_head.bias[new] == old_model.lm_head.bias[old]
-    assert model.lm_head.bias[3] == 0
-    assert not any(torch.equal(model.lm_head.weight[3], row) for row in old_model.lm_head.weight)
+    for old, new in ((old_model.lm_head.weight, model.lm_head.weight[3]), (old_model.lm_head.bias, model.lm_head.bias[3])):
+        spoken, blank = old[:4].detach().numpy(), old[5].detach().numpy()  # not <unk>
+        mean = (spoken.mean(0) + blank) / 2
+        assert (np.abs(new.detach().numpy() - mean) <= 1.5 * spoken.std(0)).all()
+        assert not np.array_equal(new.detach().numpy(), mean)
     assert model.lm_head.out_features == model.config.vocab_size == len(tokenizer) == 6
     assert model.config.pad_token_id == tokenizer.pad_token_id == 0
     assert (model.config.bos_token_id, model.config.eos_token_id) == (None, None)
     assert model.config.kept_symbols == ["<unk>", "d[", "tS", "|"]
+    assert (model.config.paired_symbols, model.config.mean_symbols) == ({}, 1)
     old_logits, logits = logits_of(old_model, old_processor, waveforms)[0], logits_of(model, processor, waveforms)[0]
     assert torch.allclose(logits[..., list(kept)], old_logits[..., list(kept.values())], atol=1e-5)
 
@@ -131,6 +142,7 @@ def test_length_of_nothing_is_zero(checkpoints):
     ("family", "processor_class", "extractor_class", "mask"),
     [
         ("quartznet", Wav2Vec2Processor, MelFeatureExtractor, True),
+        ("citrinet", Wav2Vec2Processor, MelFeatureExtractor, True),
         ("wav2vec2", Wav2Vec2Processor, Wav2Vec2FeatureExtractor, False),
         ("unispeech", Wav2Vec2Processor, Wav2Vec2FeatureExtractor, True),
         ("wav2vec2-bert", Wav2Vec2BertProcessor, SeamlessM4TFeatureExtractor, True),
@@ -160,12 +172,19 @@ def test_built_in_names(name, tokenizer):
         configuration = BUILT_IN[name]()
         model = AutoModelForCTC.from_config(configuration)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert parameters <= 1_000_000 or name.startswith("quartznet-")
-    if parameters <= 1_000_000:
+    small = name.endswith(("-small", "-tiny"))
+    assert parameters <= 1_300_000 or not small
+    if small:
         model, processor = load_model(name, tokenizer, config_overrides={"ctc_zero_infinity": True})
         assert model.config.ctc_zero_infinity
         assert not model.training
         assert logits_of(model, processor, np.zeros(16_000, np.float32))[0].shape[-1] == len(tokenizer)
+
+
+def test_front_end_of_the_convolutional_families(small_blocks, tokenizer):
+    for config_class, expected in ((QuartzNetConfig, (64, 320, 160)), (CitrinetConfig, (80, 400, 160))):
+        extractor = load_model(config_class(blocks=small_blocks), tokenizer)[1].feature_extractor
+        assert (extractor.feature_size, extractor.window_length, extractor.hop_length) == expected
 
 
 def test_configuration_is_not_changed(small_blocks, tokenizer):
@@ -187,7 +206,7 @@ def test_base_without_head_keeps_nothing(checkpoints, tmp_path, tokenizer, caplo
     processor.save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO, "hfasr"):
         new, _ = load_model(tmp_path, tokenizer)
-    assert new.config.kept_symbols == []
+    assert (new.config.kept_symbols, new.config.paired_symbols, new.config.mean_symbols) == ([], {}, 0)
     assert "all new" in caplog.text
     assert not new.lm_head.bias.any()
     expected = model.wav2vec2.state_dict()
@@ -215,6 +234,157 @@ def test_word_boundary_is_one_symbol_under_two_names(small_blocks, make_tokenize
     old = model.lm_head.weight.detach().clone()
     assert fit_head(model, characters, spaces) == ["<unk>", "|", "a"]
     assert torch.equal(model.lm_head.weight, old[[2, 3, 1, 0]])
+
+
+@pytest.fixture
+def letters_model(small_blocks, make_tokenizer):
+    """A model with random rows for letters, and its tokenizer."""
+    old = make_tokenizer(["a", "b", "c", "|", "<unk>", "<pad>"])
+    torch.manual_seed(0)
+    model, _ = load_model(QuartzNetConfig(blocks=small_blocks), old)
+    torch.nn.init.normal_(model.lm_head.weight)
+    torch.nn.init.normal_(model.lm_head.bias)
+    return model, old
+
+
+def test_new_rows_scatter_around_the_mean_of_the_old_ones(letters_model, make_tokenizer, caplog):
+    model, old = letters_model
+    rows = {name: getattr(model.lm_head, name).detach().numpy().copy() for name in ("weight", "bias")}
+    ideographs = [chr(0x4E00 + place) for place in range(5000)]
+    with caplog.at_level(logging.INFO, "hfasr"):
+        assert fit_head(model, make_tokenizer(["<pad>", "<unk>", *ideographs]), old) == ["<unk>"]
+    assert (model.config.paired_symbols, model.config.mean_symbols) == ({}, 5000)
+    for name, old_rows in rows.items():
+        found, spoken, blank = getattr(model.lm_head, name)[2:].detach().numpy(), old_rows[:4], old_rows[5]
+        # 5,000 rows in place of 4: together they are as probable
+        expected = (spoken.mean(0) + blank) / 2 - (np.log(5000 / 4) if name == "bias" else 0)
+        assert np.abs(found.mean(0) - expected).max() < 0.03
+        assert np.abs(found.std(0) / spoken.std(0) - 0.3).max() < 0.018
+    assert "5000 start from the mean of the old rows: 一 丁" in caplog.text
+    assert "and 4940 more" in caplog.text
+
+
+def test_pairs(letters_model, make_tokenizer, caplog):
+    model, old = letters_model
+    weight, bias = model.lm_head.weight.detach().clone(), model.lm_head.bias.detach().clone()
+    spread = weight[:4].std(0, correction=0)
+    new = make_tokenizer(["<pad>", "á", "à", "b", "ç", "ø", " ", "ß", "<unk>"])
+    pairs = {"á": "a", "à": ["ä", "a", "b"], "b": "c", "ç": ("c",), "ø": ["o", "ö"], "ñ": "n", "ß": "<pad>"}
+    with caplog.at_level(logging.INFO, "hfasr"):
+        assert fit_head(model, new, old, pairs) == ["b", " ", "<unk>"]
+    assert model.config.paired_symbols == {"á": "a", "à": "a", "ç": "c"}
+    assert model.config.mean_symbols == 2
+    mean = (weight[:4].mean(0) + weight[5]) / 2
+    for index, row, scatter in ((1, weight[0], 0.5), (2, weight[0], 0.5), (4, weight[2], 0.5), (5, mean, 1.5), (7, mean, 1.5)):
+        assert ((model.lm_head.weight[index] - row).abs() <= scatter * spread).all()
+        assert not torch.equal(model.lm_head.weight[index], row)
+    assert not torch.equal(model.lm_head.weight[1], model.lm_head.weight[2])
+    assert torch.equal(model.lm_head.weight[[0, 3, 6, 8]], weight[[5, 1, 3, 4]])
+    assert torch.equal(model.lm_head.bias[[0, 3, 6, 8]], bias[[5, 1, 3, 4]])
+    for told in (
+        "kept the blank and 3 of 8 symbols: b   <unk>",
+        "paired: á from a, à from a, ç from c",
+        "the tokenizer lacks ñ",
+        "has rows of its own for b",
+        "lacks the second symbol of ø from o or ö, ß from <pad>; the mean is taken",
+    ):
+        assert told in caplog.text
+
+
+def test_pairs_reach_the_head_of_a_checkpoint(checkpoints, tokenizer, tmp_path):
+    old = load_model(checkpoints / "unispeech")[0].lm_head.weight
+    model, _ = load_model(checkpoints / "unispeech", tokenizer, symbol_pairs={"l": "ɑ"})
+    model.save_pretrained(tmp_path)
+    config = model_config(tmp_path)
+    assert (config.kept_symbols, config.paired_symbols, config.mean_symbols) == (["<unk>", "d[", "tS", "|"], {"l": "ɑ"}, 0)
+    assert ((model.lm_head.weight[3] - old[0]).abs() <= 0.5 * old[:4].std(0, correction=0)).all()
+    for wrong, message in (
+        ({"l": None}, "'l': None, expected a symbol"),
+        ({"l": [1]}, r"'l': \[1\], expected"),
+        (["l"], "expected new symbol -> old symbol"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_model(checkpoints / "unispeech", tokenizer, symbol_pairs=wrong)
+    with pytest.raises(ValueError, match="with those of a tokenizer"):
+        load_model(checkpoints / "unispeech", symbol_pairs={"l": "ɑ"})
+    torch.manual_seed(0)
+    untrained = load_model("quartznet-small", tokenizer)[0].lm_head.weight
+    torch.manual_seed(0)
+    assert torch.equal(load_model("quartznet-small", tokenizer, symbol_pairs={"l": "ɑ"})[0].lm_head.weight, untrained)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        ("A Б ' |", "a б ' |", {"a": "A", "б": "Б", "'": "'", "|": "|"}),
+        ("a б ' |", "A Б ' |", {"A": "a", "Б": "б", "'": "'", "|": "|"}),
+        ("A Б", "Б A", {"Б": "Б", "A": "A"}),
+        ("A S", "s S", {"s": "S"}),  # phonemes: S is another sound than s
+        ("s S a", "S A a", {"S": "S", "a": "a"}),
+        ("s A", "S a", {}),
+        ("▁ ▁a a", "| a", {"|": "▁", "a": "a"}),
+    ],
+)
+def test_an_alphabet_of_capitals_is_read_in_lower_case(old, new, kept, small_blocks, make_tokenizer):
+    old, new = ["<pad>", "<unk>", *old.split()], [*new.split(), "<unk>", "<pad>"]
+    model, _ = load_model(QuartzNetConfig(blocks=small_blocks), make_tokenizer(old))
+    rows = dict(zip(old, model.lm_head.weight.tolist(), strict=True))
+    assert fit_head(model, make_tokenizer(new), make_tokenizer(old)) == [symbol for symbol in new if symbol in kept] + ["<unk>"]
+    found = model.lm_head.weight.tolist()
+    same = {symbol: name for symbol, row in zip(new, found, strict=True) for name in old if row == rows[name]}
+    assert same == kept | {"<unk>": "<unk>", "<pad>": "<pad>"}
+
+
+def test_start_is_nearer_to_the_truth_than_a_random_head(letters_model, make_tokenizer):
+    """Frames of four letters and silence, a head trained on them, and then an alphabet with two more letters."""
+    model, old = letters_model
+    torch.manual_seed(0)
+    sounds = torch.randn(6, 20)
+    frames = sounds.repeat(40, 1) + 0.3 * torch.randn(240, 20)
+    labels = torch.tensor([0, 1, 2, 3, 5, 5]).repeat(40)
+    optimizer = torch.optim.SGD(model.lm_head.parameters(), lr=0.5)
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model.lm_head(frames), labels).backward()
+        optimizer.step()
+    new = make_tokenizer(["<pad>", "a", "b", "c", "|", "<unk>", "x", "y"])
+    # the sixth sound, which was silence to the old head, is a letter now
+    labels = torch.tensor([1, 2, 3, 4, 0, 6]).repeat(40)
+    losses = {}
+    for name, tokenizer in (("transferred", old), ("random", None)):
+        start = copy.deepcopy(model)
+        fit_head(start, new, tokenizer)
+        losses[name] = torch.nn.functional.cross_entropy(start.lm_head(frames), labels).item()
+    assert losses["transferred"] < losses["random"]
+
+
+def test_nemo_file_is_a_checkpoint_like_another(nemo_folder, make_tokenizer, tmp_path, caplog):
+    plain, processor = load_model(nemo_folder / "citrinet_tiny_zh.nemo")
+    assert (processor.feature_extractor.feature_size, processor.feature_extractor.window_length) == (80, 400)
+    assert model_config(str(nemo_folder / "citrinet_tiny_zh.nemo")).to_diff_dict() == plain.config.to_diff_dict()
+    plain.save_pretrained(tmp_path / "folder")
+    processor.save_pretrained(tmp_path / "folder")
+    # a tar under another name
+    shutil.copyfile(nemo_folder / "citrinet_tiny_zh.nemo", tmp_path / "weights")
+
+    symbols = processor.tokenizer.convert_ids_to_tokens(list(range(1, 30)))
+    tokenizer = make_tokenizer([*reversed(symbols), "ə", "a", "<pad>"])
+    loaded = []
+    for path in (tmp_path / "folder", tmp_path / "weights"):
+        torch.manual_seed(0)
+        loaded.append(load_model(path, tokenizer, symbol_pairs={"ə": symbols[1]}, config_overrides={"dropout": 0.3}))
+    (folder, _), (nemo, nemo_processor) = loaded
+    assert not nemo.training
+    assert nemo.config.dropout == 0.3
+    assert nemo.config.paired_symbols == {"ə": symbols[1]}
+    assert nemo_processor.tokenizer is tokenizer
+    assert folder.config.to_diff_dict().items() >= nemo.config.to_diff_dict().items()
+    weights = folder.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in nemo.state_dict().items())
+    old = dict(zip(symbols, plain.lm_head.weight[1:], strict=False))
+    assert all(torch.equal(nemo.lm_head.weight[place], old[symbol]) for place, symbol in enumerate(reversed(symbols)))
+    with pytest.raises(ValueError, match="dropuot, which a citrinet"):
+        load_model(tmp_path / "weights", config_overrides={"dropuot": 0.1})
 
 
 def test_bos_and_eos_behind_the_head_are_accepted(checkpoints, tmp_path, make_tokenizer):
@@ -252,13 +422,19 @@ def test_refusals(checkpoints, tokenizer, make_tokenizer, tmp_path):
         load_model("quartznet-small", make_tokenizer(["ɑ", "<unk>"], pad_token=None))
     with pytest.raises(ValueError, match="bert models have no CTC head"):
         load_model(BertConfig(), tokenizer)
-    with pytest.raises(FileNotFoundError, match="'/no/such/folder' is no folder here"):
+    with pytest.raises(FileNotFoundError, match="'/no/such/folder' is no folder or .nemo file here"):
         load_model("/no/such/folder")
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(FileNotFoundError, match=r"has no config.json, found notes.txt"):
         load_model(tmp_path)
-    with pytest.raises(ValueError, match=r"notes.txt is a file"):
+    with pytest.raises(ValueError, match=r"notes.txt is no .nemo file"):
         load_model(tmp_path / "notes.txt")
+    with pytest.raises(FileNotFoundError, match="'runs/kk.nemo' is no folder or .nemo file here"):
+        load_model("runs/kk.nemo")
+    for name in ("empty.nemo", "packed"):
+        (tmp_path / name).write_bytes(b"\x1f\x8b" if name == "packed" else b"")
+        with pytest.raises(ValueError, match=f"{name}: "):
+            load_model(tmp_path / name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -266,7 +442,7 @@ def test_freezing(family, checkpoints):
     model, _ = load_model(checkpoints / family)
     frozen = freeze_feature_encoder(model)
     assert frozen == [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    assert bool(frozen) == (family not in ("quartznet", "wav2vec2-bert"))
+    assert bool(frozen) == (family not in ("quartznet", "citrinet", "wav2vec2-bert"))
     assert all("feature_extractor.conv_layers" in name for name in frozen)
     assert freeze_feature_encoder(model) == []
     below_head = {id(parameter) for parameter in encoder_of(model).parameters()}
@@ -321,7 +497,7 @@ def load_afresh(root, families, waveforms, trust, cache):
 
 @pytest.mark.parametrize("trust", [True, False], ids=["without hfasr", "with hfasr.models"])
 def test_fresh_process(trust, checkpoints, waveforms, tmp_path):
-    families = ["quartznet"] if trust else LOADED_AFRESH
+    families = ["quartznet", "citrinet"] if trust else LOADED_AFRESH
     found = load_afresh(checkpoints, families, waveforms, trust, tmp_path)
     assert all(module.startswith("transformers_modules" if trust else "hfasr.models") for module in found["modules"])
     for family in families:
@@ -337,7 +513,7 @@ def test_auto_classes_load_what_was_saved(checkpoints, tokenizer, waveforms, tmp
     model, processor = load_model(checkpoints / "quartznet", tokenizer)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.glob("*.py")} == {"quartznet.py", "blocks.py", "mel.py"}
+    assert {path.name for path in tmp_path.glob("*.py")} == {"quartznet.py", "encoder.py", "blocks.py", "mel.py"}
     loaded = AutoModelForCTC.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
     assert type(loaded[0]) is type(model)
     assert loaded[0].config.kept_symbols == model.config.kept_symbols

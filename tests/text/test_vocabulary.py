@@ -192,6 +192,39 @@ def test_rare_and_missing_characters(unit, caplog):
     assert missing_symbols(["а а"], build_tokenizer(["аб"], "character"), "character") == {"|": 1}
 
 
+ENGLISH = " abcdefghijklmnopqrstuvwxyz'"
+
+
+def test_an_alphabet_is_the_whole_vocabulary(tmp_path, caplog):
+    """Outputs as those of the public English QuartzNet, blank first; label n of NeMo is id n + 1."""
+    with caplog.at_level(logging.WARNING, "hfasr"):
+        build_tokenizer(["don't", "café olé"], "character", alphabet=ENGLISH).save_pretrained(tmp_path)
+    assert "é (2)" in caplog.text
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert (len(loaded), loaded.vocab_size, loaded.pad_token_id) == (29, 29, 0)
+    assert [loaded.get_vocab()[symbol] for symbol in "|az'"] == [1, 2, 27, 28]
+    rows = ["don't go", "café olé", "", " ", "a<pad>b", "x  y", "<unk>"]
+    ids, offsets = encode_targets(loaded, rows)
+    found = [ids[start:end].tolist() for start, end in itertools.pairwise(offsets)]
+    assert found == [loaded(row).input_ids if row else [] for row in rows]
+    assert found[0] == [1 + ENGLISH.index(letter) for letter in "don't go"]
+    assert labels_to_text(found[0], loaded) == loaded.decode([frame for label in found[0] for frame in (label, label, 0)]) == "don't go"
+    assert missing_symbols(rows[:2], loaded, "character") == {"é": 2}
+
+
+def test_a_wrong_alphabet_is_told():
+    for options, message in [
+        ({"alphabet": "aab"}, "give different characters"),
+        ({"alphabet": "ab|"}, "no bar"),
+        ({"alphabet": "ab", "min_count": 2}, "leave out min_count"),
+        ({"alphabet": "xy"}, "no symbol of the alphabet 'xy'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            build_tokenizer(["ab"], "character", **options)
+    with pytest.raises(ValueError, match="for unit 'character'"):
+        build_tokenizer(["a b"], alphabet="ab")
+
+
 def test_units_and_what_the_evaluation_counts():
     assert split_target(" ɑ l |  k", "phoneme") == ["ɑ", "l", "|", "k"]
     assert split_target("а б", "character") == ["а", "|", "б"]

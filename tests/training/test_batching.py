@@ -72,6 +72,14 @@ def test_misfits_are_found_as_label_by_label():
         assert found.get(place) == (reason if not labels or needed > frames else None)
 
 
+def test_a_target_with_a_character_outside_the_alphabet_cannot_be_trained_on():
+    tokenizer = build_tokenizer(["cafe"], "character", alphabet="abcdef")
+    model, processor = load_model("wav2vec2-tiny", tokenizer)
+    found = misfits(encode_targets(tokenizer, ["cafe", "café", "", "éaé"]), np.ones(4), model, processor)
+    unknown = "the target holds characters without a symbol"
+    assert found == {1: f"{unknown} (1)", 2: "the target is empty", 3: f"{unknown} (2)"}
+
+
 def test_the_order_depends_on_seed_and_epoch_alone():
     durations = np.random.default_rng(0).uniform(1, 9, 200)
     plans = [DurationBatchSampler(durations, 60, seed=seed).plan(epoch) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))]

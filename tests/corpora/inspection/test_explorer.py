@@ -12,10 +12,10 @@ import pytest
 from datasets import DatasetDict
 
 from hfasr.audio import write_audio
-from hfasr.corpora import embedded_ky
 from hfasr.corpora.inspection.explorer import chosen_rows, write_explorer
 from hfasr.corpora.inspection.summary import inspect
 from hfasr.corpora.rows import build_rows, decoded
+from hfasr.corpora.synthetic import ky
 from hfasr.paths import archive_path, segment_path
 
 ATTACK = "</script><script>document.title = 'broken in'</script><img src=x onerror=\"document.title = 'broken in'\"><!--"
@@ -42,7 +42,7 @@ def folder(tmp_path_factory) -> Path:
 def corpus(folder) -> DatasetDict:
     """1,200 usual rows whose files are not there, and some of every kind whose audio is."""
     rng = random.Random(3)
-    texts = [embedded_ky.sentence(rng) for _ in range(1200)]
+    texts = [ky.sentence(rng) for _ in range(1200)]
 
     def row(name, text, seconds, path, held=None, speaker="айгүл", source="radio"):
         blank = {"gender": None, "accent": None}

@@ -9,11 +9,11 @@ import soundfile
 from datasets import DatasetDict
 
 from hfasr.audio import write_audio
-from hfasr.corpora import embedded_ky
 from hfasr.corpora.inspection.summary import describe, inspect
 from hfasr.corpora.inspection.symbols import mixed_words, script_of
 from hfasr.corpora.inspection.text import shown, table
 from hfasr.corpora.rows import build_rows, decoded
+from hfasr.corpora.synthetic import ky
 from hfasr.paths import segment_path
 
 
@@ -30,7 +30,7 @@ def record(name: str, text: str | None, seconds: float | None, speaker: str | No
 @pytest.fixture(scope="module")
 def sentences() -> list[str]:
     rng = random.Random(5)
-    return list(dict.fromkeys(embedded_ky.sentence(rng) for _ in range(600)))[:400]
+    return list(dict.fromkeys(ky.sentence(rng) for _ in range(600)))[:400]
 
 
 @pytest.fixture(scope="module")

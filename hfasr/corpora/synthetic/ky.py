@@ -1,11 +1,11 @@
-"""Kyrgyz sentences for the embedded corpus: patterns of simple sentences, filled from the words in embedded_ky.txt."""
+"""Kyrgyz sentences for the embedded corpus: patterns of simple sentences, filled from the words in ky.txt."""
 
 import re
 from functools import cache
 from importlib.resources import files
 from random import Random
 
-from hfasr.corpora.embedded_ky_grammar import OWNERS, converb, inflect, past, plural, present, present_base, suffix, verbal_noun
+from hfasr.corpora.synthetic.ky_grammar import OWNERS, converb, inflect, past, plural, present, present_base, suffix, verbal_noun
 
 _PRONOUNS = {"мен": "1", "сен": "2", "сиз": "2p", "ал": "3", "биз": "1p", "алар": "3p"}
 _GENITIVES = {"1": "менин", "2": "сенин", "3": "анын", "1p": "биздин", "2p": "сиздин"}
@@ -13,7 +13,7 @@ _GENITIVES = {"1": "менин", "2": "сенин", "3": "анын", "1p": "би
 
 @cache
 def _words() -> dict[str, list[str]]:
-    text = files(__package__).joinpath("embedded_ky.txt").read_text(encoding="utf-8")
+    text = files(__package__).joinpath("ky.txt").read_text(encoding="utf-8")
     sections = re.split(r"^\[(\w+)\]$", text, flags=re.MULTILINE)
     return {name: [word.replace("_", " ") for word in words.split()] for name, words in zip(sections[1::2], sections[2::2], strict=True)}
 

@@ -1,7 +1,9 @@
 """What the README says runs."""
 
+import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,10 +60,21 @@ def own_data(toy_release, tmp_path):
     }  # fmt: skip
 
 
+def run_verb(words: list[str], monkeypatch, capsys) -> str:
+    """Run a command of `hfasr`; return what it printed."""
+    from hfasr import cli
+
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capsys.readouterr()
+    assert not ended.value.code, printed.err
+    return printed.out
+
+
 def test_the_commands_for_own_data(own_data, tmp_path, monkeypatch, capsys):
     from test_recipe import REPOSITORY, load_recipe
 
-    from hfasr import cli
     from hfasr.training.run import run_recipe
 
     monkeypatch.chdir(tmp_path)
@@ -75,10 +88,7 @@ def test_the_commands_for_own_data(own_data, tmp_path, monkeypatch, capsys):
     for number, command in enumerate(commands):
         words = [str(own_data.get(word, word)) for word in command]
         if words[0] == "hfasr":
-            monkeypatch.setattr("sys.argv", words)
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-            assert not ended.value.code, capsys.readouterr().err
+            run_verb(words, monkeypatch, capsys)
             continue
         (script,) = [word for word in words if word.startswith("recipes/")]
         flags = words[words.index(script) + 1 :]
@@ -88,3 +98,38 @@ def test_the_commands_for_own_data(own_data, tmp_path, monkeypatch, capsys):
         run_recipe(recipe.main, recipe_class, recipe.presets, [*flags, *corpus, *quick, "--output_dir", str(tmp_path / f"run{run}")])
         assert (tmp_path / f"run{run}" / "README.md").is_file()
     assert (tmp_path / "ky.html").is_file()
+
+
+def test_the_commands_for_other_languages(tmp_path, monkeypatch, capsys):
+    from test_char_recipes import TINY, run
+    from test_recipe import REPOSITORY
+
+    monkeypatch.syspath_prepend(REPOSITORY / "tests" / "corpora" / "sources")
+    monkeypatch.syspath_prepend(REPOSITORY / "tests" / "models")
+    from layouts import build_aishell2_eval, build_aishell2_train, build_ksc2, build_librispeech, clip
+    from nemo_files import write_nemo
+
+    from hfasr.models.quartznet import QuartzNetConfig
+
+    monkeypatch.chdir(tmp_path)
+    build_aishell2_train(tmp_path / "zh")
+    build_aishell2_eval(tmp_path / "zh")
+    shutil.copytree(build_librispeech(tmp_path) / "test-other", tmp_path / "LibriSpeech" / "test-clean")
+    build_ksc2(tmp_path)
+    clip(tmp_path / "sample_kz.wav", 4)
+    for name in ("stt_en_quartznet15x5.nemo", "stt_kz_quartznet15x5.nemo"):
+        write_nemo(tmp_path / name, QuartzNetConfig(**json.loads(TINY)))
+    commands = [shlex.split(line) for line in blocks("bash")[2].splitlines() if not line.startswith("#")]
+    assert [words[1 if words[0] == "hfasr" else 2] for words in commands] == [
+        "recipes/kk_char.py", "recipes/zh_char.py", "recipes/en_char.py", "import-nemo", "transcribe",
+    ]  # fmt: skip
+    for words in commands:
+        if words[0] == "hfasr":
+            printed = run_verb(words, monkeypatch, capsys)
+            continue
+        flags = ["zh" if word == "AISHELL-2" else word for word in words[3:]]
+        flags += [] if "--base_model" in flags else ["--model_config", TINY]
+        run(Path(words[2]).stem, tmp_path / Path(words[2]).stem, *flags, "--min_seconds", "0.2")
+        assert (tmp_path / Path(words[2]).stem / "README.md").is_file()
+    assert printed.endswith("\n")
+    assert (tmp_path / "kk-quartznet" / "model.safetensors").is_file()

@@ -5,11 +5,10 @@ left out, because a small model has nothing but the sound to go by.
 """
 
 import re
-from functools import cache
-from importlib.resources import files
 from random import Random
 
 from hfasr.corpora.synthetic.en_grammar import ing, participle, past, plural, possessive, third, with_article
+from hfasr.corpora.synthetic.speech import Speech, words_of
 
 _PRONOUNS = {"I": "1", "you": "2", "he": "3", "she": "3", "we": "p", "they": "p"}
 _BE = {"1": "am", "2": "are", "3": "is", "p": "are"}
@@ -36,36 +35,19 @@ _WEATHER = ["it rains", "it snows", "the sun shines", "it gets cold", "the wind 
 _SIDES = ["under", "on", "behind", "beside", "next to", "in front of"]
 
 
-@cache
-def _words() -> dict[str, list[str]]:
-    text = files(__package__).joinpath("en.txt").read_text(encoding="utf-8")
-    sections = re.split(r"^\[(\w+)\]$", text, flags=re.MULTILINE)
-    return {name: [word.replace("_", " ") for word in words.split()] for name, words in zip(sections[1::2], sections[2::2], strict=True)}
-
-
-class _Speech:
-    """Draws words and phrases, and puts them into sentences.
-
-    Args:
-        random: where all choices come from
-    """
-
-    def __init__(self, random: Random):
-        self.random = random
+class _Speech(Speech):
+    """Draws words and phrases, and puts them into sentences."""
 
     def pick(self, *choices: str) -> str:
         return self.random.choice(choices)
 
-    def maybe(self, text: str, chance: float = 0.5) -> str:
-        return text if self.random.random() < chance else ""
-
     def word(self, *sections: str) -> str:
-        return self.random.choice(_words()[self.random.choice(sections)])
+        return self.random.choice(words_of("en")[self.random.choice(sections)])
 
     def adjective(self, section: str, chance: float = 0.4) -> str:
         """An adjective and a space, or nothing."""
         adjectives = f"{section}_adjective"
-        return self.maybe(f"{self.word(adjectives)} ", chance) if adjectives in _words() else ""
+        return self.maybe(f"{self.word(adjectives)} ", chance) if adjectives in words_of("en") else ""
 
     def name(self) -> str:
         return self.word("man", "woman")
@@ -242,14 +224,14 @@ def _position(s: _Speech) -> str:
 
 def _list(s: _Speech) -> str:
     section, verb = s.random.choice([("food", "buy"), ("thing", "bring"), ("animal", "see"), ("clothes", "sell"), ("food", "eat")])
-    one, two, three = map(plural, s.random.sample(_words()[section], 3))
+    one, two, three = map(plural, s.random.sample(words_of("en")[section], 3))
     return f"{s.subject()[0]} {past(verb)} {one}, {two} and {three}."
 
 
 def _comparison(s: _Speech) -> str:
     how = s.pick("older than", "bigger than", "cheaper than", "as old as", "as big as", "more expensive than", "more beautiful than")
     section, person = s.pick("thing", "vehicle", "clothes"), s.pick("taller", "younger", "older", "quicker", "busier")
-    one, two = s.random.sample(_words()[section], 2)
+    one, two = s.random.sample(words_of("en")[section], 2)
     return s.pick(f"{s.name()} is {person} than {s.relative()}.", f"{s.pick('this', s.owner())} {one} is {how} that {two}.")
 
 
@@ -265,7 +247,7 @@ def _together(s: _Speech) -> str:
 
 def _travel(s: _Speech) -> str:
     (who, person), ride, time = s.subject(), s.word("ride"), s.word("future_time")
-    start, end = s.random.sample(_words()["city"], 2)
+    start, end = s.random.sample(words_of("en")["city"], 2)
     return s.pick(
         f"{who} went to {s.word('city')} by {ride} {s.maybe(s.word('past_time'))}.",
         f"{who} came back from {s.word('city', 'goal')} {s.word('past_time')}.",
@@ -359,7 +341,7 @@ def _yes_no_question(s: _Speech) -> str:
 
 
 def _animal(s: _Speech) -> str:
-    one, two = s.random.sample(_words()["animal"], 2)
+    one, two = s.random.sample(words_of("en")["animal"], 2)
     quick, several = f"the {s.word('animal_adjective')} {one}", f"{s.word('number')} {plural(one)}"
     verb, alone = (
         s.pick("jump over", "run after", "see", "hear", "sleep near", "play with", "hide from"),

@@ -1,8 +1,6 @@
 """Kazakh sentences for the embedded corpus: patterns of simple sentences, filled from the words in kk.txt."""
 
 import re
-from functools import cache
-from importlib.resources import files
 from random import Random
 
 from hfasr.corpora.synthetic.kk_grammar import (
@@ -23,18 +21,12 @@ from hfasr.corpora.synthetic.kk_grammar import (
     together,
     verbal_noun,
 )
+from hfasr.corpora.synthetic.speech import Speech, words_of
 
 _PRONOUNS = {"мен": "1", "сен": "2", "сіз": "2p", "ол": "3", "біз": "1p", "олар": "3p"}
 _GENITIVES = {"1": "менің", "2": "сенің", "3": "оның", "1p": "біздің", "2p": "сіздің", "3p": "олардың"}
 _DATIVES = {"1": "маған", "2": "саған", "3": "оған", "1p": "бізге", "2p": "сізге", "3p": "оларға"}
 _FEWEST_WORDS, _MOST_WORDS = 3, 9
-
-
-@cache
-def _words() -> dict[str, list[str]]:
-    text = files(__package__).joinpath("kk.txt").read_text(encoding="utf-8")
-    sections = re.split(r"^\[(\w+)\]$", text, flags=re.MULTILINE)
-    return {name: [word.replace("_", " ") for word in words.split()] for name, words in zip(sections[1::2], sections[2::2], strict=True)}
 
 
 # verb: (section of its objects, adjectives that suit them, how often the object stands without a case)
@@ -88,24 +80,14 @@ _SIDES = ["үст", "аст", "жан", "іш", "арт", "алд"]
 _ACTION_JUDGED = ["пайдалы", "оңай", "қиын", "қызық", "керек", "маңызды", "қажет"]
 
 
-class _Speech:
-    """Draws words and phrases, and puts them into sentences.
-
-    Args:
-        random: where all choices come from
-    """
-
-    def __init__(self, random: Random):
-        self.random = random
+class _Speech(Speech):
+    """Draws words and phrases, and puts them into sentences."""
 
     def word(self, section: str) -> str:
-        return self.random.choice(_words()[section])
+        return self.random.choice(words_of("kk")[section])
 
     def pick(self, *choices: str) -> str:
         return self.random.choice(choices)
-
-    def maybe(self, text: str, chance: float = 0.5) -> str:
-        return text if self.random.random() < chance else ""
 
     def subject(self, *, genitive: bool = False) -> tuple[str, str]:
         """A phrase and its person."""
@@ -248,7 +230,7 @@ def _having(s: _Speech) -> str:
     (whose, owner), section = s.subject(genitive=True), s.pick("thing", "kin")
     noun = inflect(s.word(section), "", owner)
     quality = s.word("thing_adjective" if section == "thing" else "person_adjective")
-    many = s.random.choice(_words()["number"][:6])
+    many = s.random.choice(words_of("kk")["number"][:6])
     return f"{whose} {s.pick(many, quality)} {noun} бар."
 
 
@@ -260,7 +242,7 @@ def _position(s: _Speech) -> str:
 
 def _list(s: _Speech) -> str:
     section, verb = s.random.choice([("food", "сатып ал"), ("thing", "әкел"), ("animal", "көр"), ("crop", "жина"), ("drink", "іш")])
-    one, two, three = s.random.sample(_words()[section], 3)
+    one, two, three = s.random.sample(words_of("kk")[section], 3)
     who, person = s.subject()
     joined = s.pick(f"{two} және", together(two))
     return f"{who} {s.maybe(s.somewhere('locative'))} {one}, {joined} {three} {past(verb, person)}."

@@ -1,21 +1,13 @@
 """Kyrgyz sentences for the embedded corpus: patterns of simple sentences, filled from the words in ky.txt."""
 
 import re
-from functools import cache
-from importlib.resources import files
 from random import Random
 
 from hfasr.corpora.synthetic.ky_grammar import OWNERS, converb, inflect, past, plural, present, present_base, suffix, verbal_noun
+from hfasr.corpora.synthetic.speech import Speech, words_of
 
 _PRONOUNS = {"мен": "1", "сен": "2", "сиз": "2p", "ал": "3", "биз": "1p", "алар": "3p"}
 _GENITIVES = {"1": "менин", "2": "сенин", "3": "анын", "1p": "биздин", "2p": "сиздин"}
-
-
-@cache
-def _words() -> dict[str, list[str]]:
-    text = files(__package__).joinpath("ky.txt").read_text(encoding="utf-8")
-    sections = re.split(r"^\[(\w+)\]$", text, flags=re.MULTILINE)
-    return {name: [word.replace("_", " ") for word in words.split()] for name, words in zip(sections[1::2], sections[2::2], strict=True)}
 
 
 # verb: (section of its objects, adjectives that suit them, whether the object may stand without a case)
@@ -64,21 +56,11 @@ _SIDES = ["үст", "аст", "жан", "ич", "арт", "алд"]
 _ACTION_JUDGED = ["пайдалуу", "оңой", "кыйын", "кызыктуу", "керек", "маанилүү", "зарыл"]
 
 
-class _Speech:
-    """Draws words and phrases, and puts them into sentences.
-
-    Args:
-        random: where all choices come from
-    """
-
-    def __init__(self, random: Random):
-        self.random = random
+class _Speech(Speech):
+    """Draws words and phrases, and puts them into sentences."""
 
     def word(self, section: str) -> str:
-        return self.random.choice(_words()[section])
-
-    def maybe(self, text: str, chance: float = 0.5) -> str:
-        return text if self.random.random() < chance else ""
+        return self.random.choice(words_of("ky")[section])
 
     def subject(self, pronouns: bool = True) -> tuple[str, str]:
         """A phrase and its person."""
@@ -213,7 +195,7 @@ def _position(s: _Speech) -> str:
 
 def _list(s: _Speech) -> str:
     section, verb = s.random.choice([("food", "сатып ал"), ("thing", "алып кел"), ("animal", "көр"), ("crop", "жыйна"), ("drink", "ич")])
-    one, two, three = s.random.sample(_words()[section], 3)
+    one, two, three = s.random.sample(words_of("ky")[section], 3)
     who, person = s.subject()
     return f"{who} {s.maybe(s.somewhere('ablative'))} {one}, {two} {s.random.choice(['жана', 'менен'])} {three} {past(verb, person)}."
 

@@ -9,9 +9,9 @@ and 非常好 (zhòng, hào), the verbs 教, 弹 and 种 (jiào, dàn, zhǒng), 
 """
 
 import re
-from functools import cache
-from importlib.resources import files
 from random import Random
+
+from hfasr.corpora.synthetic.speech import Speech, words_of
 
 _NUMBERS = "一两三四五六七八九十"
 _DIGITS = "一二三四五六七八九十"
@@ -35,39 +35,22 @@ _DIRECTIONS = ["旁边", "前面", "后面", "左边", "右边"]
 _MISREAD = re.compile("生还|生为|了手|和面")
 
 
-@cache
-def _words() -> dict[str, list[str]]:
-    text = files(__package__).joinpath("zh.txt").read_text(encoding="utf-8")
-    sections = re.split(r"^\[(\w+)\]$", text, flags=re.MULTILINE)
-    return {name: words.split() for name, words in zip(sections[1::2], sections[2::2], strict=True)}
-
-
-class _Speech:
-    """Draws words and phrases, and puts them into sentences.
-
-    Args:
-        random: where all choices come from
-    """
-
-    def __init__(self, random: Random):
-        self.random = random
+class _Speech(Speech):
+    """Draws words and phrases, and puts them into sentences."""
 
     def pick(self, *choices: str) -> str:
         return self.random.choice(choices)
 
-    def maybe(self, text: str, chance: float = 0.5) -> str:
-        return text if self.random.random() < chance else ""
-
     def entry(self, *sections: str) -> str:
         """A noun and its measure word."""
-        return self.random.choice(_words()[self.random.choice(sections)])
+        return self.random.choice(words_of("zh")[self.random.choice(sections)])
 
     def word(self, *sections: str) -> str:
         return self.entry(*sections).split("/")[0]
 
     def several(self, count: int, section: str) -> list[str]:
         """Different entries of one section."""
-        return self.random.sample(sorted(set(_words()[section])), count)
+        return self.random.sample(sorted(set(words_of("zh")[section])), count)
 
     def relative(self) -> str:
         return f"{self.pick('我', '你', '他')}{self.word('kin')}"
@@ -97,7 +80,7 @@ class _Speech:
     def described(self, section: str) -> str:
         """Some things of a section, in half of the cases with an adjective."""
         adjectives = f"{section}_adjective"
-        return self.counted(self.entry(section), self.maybe(self.word(adjectives)) if adjectives in _words() else "")
+        return self.counted(self.entry(section), self.maybe(self.word(adjectives)) if adjectives in words_of("zh") else "")
 
     def action(self) -> tuple[str, str]:
         """A verb and the section of its object."""

@@ -9,6 +9,7 @@ import pytest
 from hfasr import Normalizer, Phonemizer
 from hfasr.corpora.synthetic import en, zh
 from hfasr.corpora.synthetic import en_grammar as grammar
+from hfasr.corpora.synthetic.speech import words_of
 
 SENTENCES = 2000
 # who knows Mandarin says these with the nouns
@@ -124,7 +125,7 @@ def test_english_normalizes_to_itself(english):
 def test_nouns_have_their_measure_words(mandarin):
     right = {(measure, noun) for measure, words in MEASURES.items() for noun in words.split()}
     nouns = {noun for _, noun in right}
-    assert {tuple(entry.split("/")[::-1]) for words in zh._words().values() for entry in words if "/" in entry} <= right
+    assert {tuple(entry.split("/")[::-1]) for words in words_of("zh").values() for entry in words if "/" in entry} <= right
     longest = "|".join(sorted(nouns, key=len, reverse=True))
     adjectives = "新|旧|大|小|红|白|黑|热|漂亮的|好"
     counted = re.compile(f"(?:[一两三四五六七八九十几]|[这那])({'|'.join(MEASURES)})(?:{adjectives})?({longest})(?!们)")

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from hfasr.evaluation.metrics import RATE_NAMES
+from hfasr.evaluation.metrics import RATE_NAMES, main_split
 from hfasr.files import write_text
 
 BEGIN = "<!-- hfasr:begin, written by hfasr; text outside these marks is kept -->"
@@ -212,7 +212,7 @@ def _front_matter(recipe: dict, splits: dict[str, dict], name: str, license: str
 
 
 def _introduction(recipe: dict, splits: dict[str, dict], config: dict) -> str:
-    split = "test" if "test" in splits else next(iter(splits))
+    split = main_split(splits)
     rate = RATE_NAMES[recipe["unit"]]
     rate = rate if rate in splits[split] else next(name for name in RATE_TITLES if name in splits[split])
     base_model = str(recipe["base_model"])

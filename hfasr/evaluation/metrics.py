@@ -184,6 +184,12 @@ def evaluate_predictions(utterances: Iterable[dict], unit: str) -> dict[str, dic
     return {name: _evaluate_split(rows, unit) for name, rows in splits.items()}
 
 
+def main_split(splits: Iterable[str]) -> str:
+    """Return the split that stands for the model: the first one to test on, such as "test" or "test_clean", else the first."""
+    splits = list(splits)
+    return next((split for split in splits if split.startswith("test")), splits[0])
+
+
 def known_seconds(utterance: dict) -> float:
     """Its `duration` in seconds; 0.0 where that is missing, None or NaN, as corpora mark an unknown one."""
     duration = utterance.get("duration")

@@ -17,7 +17,7 @@ from unicodedata import normalize
 
 from hfasr.audio import load_audio, write_audio
 from hfasr.evaluation.edits import WORD_BAR, align_tokens, split_tokens
-from hfasr.evaluation.metrics import confidence_interval, evaluate_predictions, known_seconds, score
+from hfasr.evaluation.metrics import confidence_interval, evaluate_predictions, known_seconds, main_split, score
 from hfasr.files import write_text
 from hfasr.text.phonetic_features import FEATURES, feature_vector, is_known, to_ipa
 
@@ -77,8 +77,8 @@ def write_report(
         if missing:
             raise ValueError(f"utterance {row.get('id', '?')!r} has no {', '.join(missing)}, found {', '.join(row)}")
     results = evaluate_predictions(rows, unit)
-    main_split = "test" if "test" in results else next(iter(results))
-    analysed = [_analyse(row, unit) for row in rows if row["split"] == main_split]
+    split = main_split(results)
+    analysed = [_analyse(row, unit) for row in rows if row["split"] == split]
     by_errors = sorted(analysed, key=lambda row: (-row["rate"], -row["errors"], str(row["id"])))
     shown = [row for row in by_errors if row["errors"]][:worst]
     rest = by_errors[len(shown) :]
@@ -90,8 +90,8 @@ def write_report(
         title=title,
         details=details or {},
         unit=unit,
-        main_split=main_split,
-        rate_titles={name: _RATE_TITLES[name] for name in _RATE_TITLES if name in results[main_split]},
+        main_split=split,
+        rate_titles={name: _RATE_TITLES[name] for name in _RATE_TITLES if name in results[split]},
         results=results,
         heat_map=None if unit == "word" else _heat_map(_count_pairs(analysed), unit),
         confusions=_top_confusions(analysed, unit),

@@ -58,7 +58,8 @@ class Transcriber:
 
     Raises:
         FileNotFoundError, OSError: There is no such model.
-        ValueError: The model has no CTC head or no tokenizer, there is no such device, or `batch_seconds` is not positive.
+        ValueError: The model has no CTC head or no tokenizer, or is not for 16 kHz, there is no such device, or `batch_seconds` is
+            not positive.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class Transcriber:
         else:
             self.model, self.processor = load_model(os.fspath(model))
             device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if (rate := self.processor.feature_extractor.sampling_rate) != SAMPLING_RATE:
+            raise ValueError(f"the model hears {rate} Hz, expected {SAMPLING_RATE} Hz, at which hfasr works")
         self.model.eval()
         if device is not None:
             self.model.to(device)

@@ -257,7 +257,7 @@ class ConvEncoderForCTC(ConvEncoderPreTrainedModel):
         Args:
             input_features: (B, F, M), from MelFeatureExtractor.
             attention_mask: (B, F), 1 on valid frames; None when no row is padded.
-            labels: (B, L), padded on the right with -100.
+            labels: (B, L), padded on the right with -100. CTCTrainer gives none: the loss of PyTorch breaks a compiled graph.
             output_hidden_states: whether to return the input and the output of every block.
 
         Returns:

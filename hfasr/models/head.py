@@ -60,13 +60,17 @@ def fit_head(
         `config.paired_symbols` is new -> old symbol, and `config.mean_symbols` counts those that started from the mean.
 
     Raises:
-        ValueError: the tokenizer has no pad token, the family ties its head to other weights, or a pair is not of two strings.
+        ValueError: the tokenizer has no pad token, the old blank is none of the head's outputs, the family ties its head to other
+            weights, or a pair is not of strings.
     """
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer has no pad token, which is the CTC blank. Give it a pad_token that is in its vocabulary.")
     head_name, head = _head(model)
     if any(key.startswith(head_name) for key in model.all_tied_weights_keys):
         raise ValueError(f"{type(model).__name__} ties its head to other weights, so it cannot be rebuilt for another vocabulary")
+    blank = model.config.pad_token_id
+    if old_tokenizer is not None and not (isinstance(blank, int) and 0 <= blank < len(head.weight)):
+        raise ValueError(f"the checkpoint's blank, config.pad_token_id, is {blank}, expected an id below {len(head.weight)}")
     pairs = _checked_pairs(symbol_pairs)
     config, size = model.config, len(tokenizer)
     kept, paired, symbols = {}, {}, []

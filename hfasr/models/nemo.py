@@ -19,7 +19,7 @@ from .citrinet import CitrinetConfig, CitrinetForCTC
 from .mel import FRAMINGS, MelFeatureExtractor
 from .nemo_archive import NemoArchive, open_archive
 from .nemo_config import Plan, Section, check_target, framing_of, nemo_version, read_front_end, read_plan
-from .nemo_vocabulary import character_tokenizer, sentencepiece_tokenizer, wordpiece_tokenizer
+from .nemo_vocabulary import SPECIAL_TOKENS, character_tokenizer, sentencepiece_tokenizer, wordpiece_tokenizer
 from .quartznet import QuartzNetConfig, QuartzNetForCTC
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _IGNORED = ("preprocessor.", "loss.", "spec_augmentation.", "decoding.")
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _MOST_NAMED = 3
-_MOST_TOKENIZER_BYTES = 64 << 20
+_MOST_TOKENIZER_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -100,24 +100,8 @@ def _opened(path: str | Path) -> Iterator[NemoArchive]:
         raise ValueError(f"{path}: {error}") from None
 
 
-def load_nemo(path: str | Path, *, framing: str | None = None) -> tuple[QuartzNetForCTC | CitrinetForCTC, Wav2Vec2Processor]:
-    """Load a `.nemo` archive as a model, in evaluation mode and float32, and its processor.
-
-    Args:
-        path, framing: see `read_nemo`.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read_nemo`.
-    """
-    checkpoint = read_nemo(path, framing=framing)
-    for remark in checkpoint.remarks:
-        logger.warning("%s: %s", path, remark)
-    logger.info("%s: front end %r, %s", path, checkpoint.feature_extractor.framing, checkpoint.framing_reason)
-    return build_nemo(checkpoint)
-
-
 def build_nemo(checkpoint: NemoCheckpoint) -> tuple[QuartzNetForCTC | CitrinetForCTC, Wav2Vec2Processor]:
-    """Build the model, which takes over the checkpoint's tensors, and its processor."""
+    """Build the model, in evaluation mode, which takes over the checkpoint's tensors, and its processor."""
     model = _empty_model(checkpoint.config)
     model.load_state_dict(checkpoint.weights, assign=True)
     return model.eval(), Wav2Vec2Processor(feature_extractor=checkpoint.feature_extractor, tokenizer=checkpoint.tokenizer)
@@ -136,19 +120,19 @@ def import_nemo(path: str | Path, folder: str | Path, *, framing: str | None = N
     Raises:
         FileNotFoundError, ValueError: see `read_nemo`; or the folder is there and not empty.
     """
-    folder = Path(folder).expanduser()
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already, expected a new or an empty folder")
+    folder = Path(folder).expanduser().absolute()
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise ValueError(f"{folder} is there already, expected a new or an empty folder, and no link")
     checkpoint = read_nemo(path, framing=framing)
     model, processor = build_nemo(checkpoint)
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(folder.absolute())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(folder)
     try:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
         if folder.exists():
             folder.rmdir()
-        temporary.rename(folder.absolute())
+        temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return checkpoint
@@ -238,7 +222,7 @@ def _vocabulary(archive: NemoArchive, config: Section, plan: Plan) -> tuple[PreT
     else:
         content = archive.read(_member(archive, options, "vocab_path", "vocab.txt"), _MOST_TOKENIZER_BYTES)
         named = options.section("hf_kwargs").options
-        special = {name: value for name, value in named.items() if str(name).endswith("_token") and isinstance(value, str) and value}
+        special = {name: named[name] for name in SPECIAL_TOKENS if isinstance(named.get(name), str) and named[name]}
         tokenizer, labels = wordpiece_tokenizer(content, special)
     if len(labels) != plan.config.vocab_size - 1:
         raise ValueError(f"the tokenizer has {len(labels)} pieces, but the decoder {plan.config.vocab_size - 1} classes")

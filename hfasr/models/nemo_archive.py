@@ -5,6 +5,7 @@ Every refusal is a ValueError of one sentence.
 """
 
 import gzip
+import os
 import re
 import tarfile
 import tempfile
@@ -28,7 +29,7 @@ _MOST_GROWTH, _ALWAYS_ALLOWED_GROWTH = 50, 64 << 20
 _MOST_MEMBERS = 1000
 _MOST_HEADER_BYTES = 4096
 _MOST_CONFIG_BYTES = 16 << 20
-_MOST_CONFIG_DEPTH = 64
+_MOST_CONFIG_DEPTH, _MOST_CONFIG_EVENTS, _MOST_DIGITS = 64, 1_000_000, 1000
 _MOST_PICKLE_BYTES = 32 << 20
 _CHUNK = 1 << 20
 
@@ -85,7 +86,11 @@ class NemoArchive:
                 for start in range(0, size, _CHUNK):
                     copy.write(self._file.read(min(_CHUNK, size - start)))
             _check_zip(path)
-            yield _load_tensors(path)
+            tensors = _load_tensors(path)
+            # strides of 0 and storages that several tensors share can stand for any number of values
+            if (claimed := sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())) > size:
+                raise ValueError(f"{WEIGHTS} holds tensors of {claimed:,} bytes in a file of {size:,}")
+            yield tensors
 
 
 @contextmanager
@@ -101,7 +106,7 @@ def open_archive(path: Path) -> Iterator[NemoArchive]:
     if not path.is_file():
         raise ValueError("this is no file, expected a .nemo archive; a folder that NeMo unpacked must be packed again with tar")
     with open(path, "rb") as file:
-        size = path.stat().st_size
+        size = os.fstat(file.fileno()).st_size
         start = file.read(len(_GZIP))
         file.seek(0)
         if start == _GZIP:
@@ -116,17 +121,27 @@ def parse_config(text: bytes) -> dict:
     """Parse YAML into a mapping of plain values.
 
     Raises:
-        ValueError: it is no such thing, or too deep; merge keys, by which a short file can ask for any amount of memory, are refused.
+        ValueError: it is no such thing, or too deep; merge keys and tags, by which a short file can ask for any amount of memory or time,
+            are refused.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         depth = 0
-        for event in yaml.parse(text, loader):
+        for count, event in enumerate(yaml.parse(text, loader)):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MOST_CONFIG_DEPTH:
                 break
-            if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
-                raise ValueError("merge keys")
+            if count > _MOST_CONFIG_EVENTS:
+                raise ValueError("too many values")
+            # a tag can ask for what the spelling does not: `!!merge x`, `!!int "1:1"`
+            if getattr(event, "tag", None) is not None:
+                raise ValueError("tags")
+            if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
+                if event.value == "<<":
+                    raise ValueError("merge keys")
+                # 1:1:1 is a number to the base of 60, which takes time with the square of its length
+                if len(event.value) > _MOST_DIGITS and not event.value.strip("+-0123456789_:"):
+                    raise ValueError("a number of too many digits")
         # the loader in C would overflow its stack, which ends the process
         config = None if depth > _MOST_CONFIG_DEPTH else yaml.load(text, loader)
     # PyYAML lets KeyError, TypeError, OverflowError and others through

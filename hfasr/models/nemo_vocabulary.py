@@ -18,8 +18,8 @@ _NO_PUNCTUATION = re.compile(r"\[.*\]$|<.*>$|##|▁|\s*$")
 # whitespace as Python's re has it: Oniguruma's \s lacks four control characters
 _SPACE = r"[\s\x{1c}-\x{1f}]"
 # those that NeMo's wordpiece tokenizer has unless the config names others: bert-base-cased's
-_BERT_TOKENS = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
-_MOST_PIECES, _LONGEST_PIECE = 200_000, 256
+SPECIAL_TOKENS = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+_MOST_PIECES, _LONGEST_PIECE, _MOST_CONTROL_PIECES = 200_000, 256, 100
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 _UNIGRAM, _BPE = 1, 2
 
@@ -88,10 +88,12 @@ def wordpiece_tokenizer(vocabulary: bytes, special_tokens: dict[str, str]) -> tu
         text = vocabulary.decode()
     except UnicodeDecodeError:
         raise ValueError("the wordpiece vocabulary is not UTF-8, expected one token a line") from None
-    tokens = re.split(r"\r\n|\r|\n", text)
+    tokens = re.split(r"\r\n|\r|\n", text, maxsplit=_MOST_PIECES + 1)
+    if len(tokens) > _MOST_PIECES or max(map(len, [*tokens, *special_tokens.values()])) > _LONGEST_PIECE:
+        raise ValueError(f"the wordpiece vocabulary has more than {_MOST_PIECES:,} tokens, or one of more than {_LONGEST_PIECE} characters")
     tokens = tokens[:-1] if tokens[-1] == "" else tokens
     _check_labels(tokens)
-    special = {**_BERT_TOKENS, **special_tokens}
+    special = {**SPECIAL_TOKENS, **special_tokens}
     if special["unk_token"] not in tokens:
         raise ValueError(f"the wordpiece vocabulary has no {special['unk_token']!r}, the token for unknown words")
     blank = _blank(tokens)
@@ -160,12 +162,12 @@ def _parsed(model: bytes):
     proto = sentencepiece_model_pb2.ModelProto()
     try:
         proto.ParseFromString(model)
-        pieces = [entry.piece for entry in proto.pieces]
+        pieces = [entry.piece for entry in proto.pieces[: _MOST_PIECES + 1]]
     # protobuf's DecodeError, and UnicodeDecodeError of its versions in Python
     except Exception:
         raise ValueError("the sentencepiece model is broken, expected a tokenizer.model") from None
     if not 1 <= len(pieces) <= _MOST_PIECES or any(not 1 <= len(piece) <= _LONGEST_PIECE for piece in pieces):
-        raise ValueError(f"the sentencepiece model has {len(pieces)} pieces or a piece that is empty or too long; it is broken")
+        raise ValueError(f"the sentencepiece model has no pieces, over {_MOST_PIECES:,}, or one that is empty or too long; it is broken")
     return proto
 
 
@@ -186,6 +188,8 @@ def _check_pieces(proto, pieces: list[str], kinds: list[int]) -> None:
     ]
     if unsupported:
         raise ValueError(f"the sentencepiece model has {unsupported[0]}, which is not supported; unigram and BPE models are")
+    if kinds.count(_CONTROL) > _MOST_CONTROL_PIECES:
+        raise ValueError(f"the sentencepiece model has {kinds.count(_CONTROL):,} control pieces, expected at most {_MOST_CONTROL_PIECES}")
     if kinds.count(_UNKNOWN) != 1 or not all(math.isfinite(entry.score) for entry in proto.pieces):
         raise ValueError("the sentencepiece model has no unknown piece, or more than one, or scores that are no numbers; it is broken")
     if normalizer.precompiled_charsmap and not _is_charsmap(normalizer.precompiled_charsmap):

@@ -57,7 +57,7 @@ class NovoGrad(torch.optim.Optimizer):
             What the closure returned.
 
         Raises:
-            RuntimeError: A gradient is sparse.
+            RuntimeError: A gradient is sparse, or a parameter float16.
         """
         loss = None
         if closure is not None:
@@ -72,11 +72,21 @@ class NovoGrad(torch.optim.Optimizer):
                 self._update(parameters, group)
         return loss
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load what `state_dict` gave; the second moments keep their precision, which torch would lower to that of the parameters."""
+        super().load_state_dict(state_dict)
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for place, kept in state_dict["state"].items():
+            moment = kept["exp_avg_sq"].detach().clone()
+            self.state[parameters[place]]["exp_avg_sq"] = moment.to(parameters[place].device)
+
     def _update(self, parameters: list[torch.Tensor], group: dict) -> None:
         beta1, beta2 = group["betas"]
         gradients = [parameter.grad for parameter in parameters]
         if any(gradient.is_sparse for gradient in gradients):
             raise RuntimeError("NovoGrad takes no sparse gradients; make the embedding with sparse=False")
+        if gradients[0].dtype == torch.float16:
+            raise RuntimeError("NovoGrad takes no float16 parameters, in which its epsilon is 0; fp16 training keeps them in float32")
         # eight bits of mantissa would lose what is added to a moving average
         precision = torch.promote_types(gradients[0].dtype, torch.float32)
         for parameter in parameters:

@@ -26,7 +26,7 @@ from transformers import AutoModelForCTC, AutoProcessor, AutoTokenizer
 
 from hfasr.models.citrinet import CitrinetConfig, CitrinetForCTC
 from hfasr.models.encoder import BLOCK_DEFAULTS
-from hfasr.models.nemo import build_nemo, import_nemo, load_nemo, nemo_names, read_nemo
+from hfasr.models.nemo import build_nemo, import_nemo, nemo_names, read_nemo
 from hfasr.models.nemo_archive import parse_config
 from hfasr.models.nemo_config import Section, framing_of
 from hfasr.models.nemo_vocabulary import character_tokenizer, sentencepiece_tokenizer, wordpiece_tokenizer
@@ -34,6 +34,10 @@ from hfasr.models.quartznet import QuartzNetConfig, QuartzNetForCTC
 
 TEXTS = ["it's a test, isn't it?", "yes - no!", "one, two and three tests", "a test of the one and only two", "тест деген сынақ, солай ма?"]
 BPE_TARGET = "nemo.collections.asr.models.ctc_bpe_models.EncDecCTCModelBPE"
+
+
+def load_nemo(path, framing=None):
+    return build_nemo(read_nemo(path, framing=framing))
 
 
 @pytest.fixture(scope="session")
@@ -606,6 +610,19 @@ def _set(*keys: object):
 
 
 BLOCK = ("encoder", "jasper", 1)
+
+
+def _config(text: bytes):
+    return lambda path, members: write_archive(path, {"model_config.yaml": text})
+
+
+def _expanded(path: Path, members: dict[str, bytes]) -> None:
+    """Weights whose strides of 0 stand for ten million values."""
+    content = io.BytesIO()
+    torch.save({"lm_head": torch.ones(1).expand(10_000_000)}, content)
+    write_archive(path, {**members, "model_weights.ckpt": content.getvalue()})
+
+
 BAD = {
     "no tar": (lambda path, members: path.write_bytes(b"not an archive" * 100), "this is no tar or tar.gz archive"),
     "empty": (lambda path, members: path.write_bytes(b""), "this is no tar or tar.gz archive"),
@@ -623,6 +640,11 @@ BAD = {
     "device": (_with_member(_member("null", type=tarfile.CHRTYPE)), "null, which is a link, a device"),
     "twice": (_with_member(_member("./model_weights.ckpt", size=1), b"x"), "model_weights.ckpt twice"),
     "config is a list": (lambda path, members: write_archive(path, {"model_config.yaml": b"- 1\n"}), "no mapping of options"),
+    "merge tag": (_config(b"a: &a {x: 1}\nb: {!!merge m: *a}\n"), r"plain values \(tags\)"),
+    "merge key": (_config(b"a: &a {x: 1}\nb: {<<: *a}\n"), r"plain values \(merge keys\)"),
+    "number to the base of 60": (_config(b"a: " + b":".join([b"1"] * 600) + b"\n"), "a number of too many digits"),
+    "millions of values": (_config(b"a: [" + b"a," * 1_000_001 + b"]\n"), "too many values"),
+    "one number for many": (_expanded, "holds tensors of 40,000,000 bytes in a file of"),
     "python object": (
         lambda path, members: write_archive(path, {"model_config.yaml": b"a: !!python/object/apply:os.system [true]\n"}),
         "cannot be read as YAML",
@@ -735,6 +757,7 @@ def test_mutated_archives():
     figures, sending = process.Pipe(duplex=False)
     child = process.Process(target=lambda: sending.send(fuzz(250, seed=1)))
     child.start()
+    sending.close()  # else a child that crashed is waited for
     assert figures.poll(120)
     found = figures.recv()
     child.join()

@@ -1,6 +1,6 @@
 """Mandarin sentences for the embedded corpus: patterns of simple sentences, filled from the words in zh.txt.
 
-The words are few and stand in many patterns, because a small model must learn each character from some 50 minutes of speech
+The words are few and stand in many patterns, because a small model must learn each character from an hour and a half of speech
 and has nothing but the sound to go by. So characters that sound alike are avoided where another word does: 他 stands for all
 third persons, 她 only after a word for a woman, 它 nowhere.
 

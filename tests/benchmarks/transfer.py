@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--english_flags", default="", help="more flags for en_char.py")
     parser.add_argument("--flags", default="", help="more flags for kk_char.py")
     parser.add_argument("--every", type=int, default=50, help="updates between evaluations")
-    parser.add_argument("--learning_rate", default="2e-3", help="of all three runs")
+    parser.add_argument("--learning_rate", default="1e-3", help="of all three runs")
     parser.add_argument("--output_dir", type=Path, help="keep the runs here; a run of English that is there is taken as it is")
     options = parser.parse_args()
     steps = ["--eval_strategy", "steps", "--eval_steps", options.every, "--save_strategy", "steps", "--save_steps", options.every]

@@ -95,7 +95,7 @@ def test_parameters_without_gradients_wait(problem):
     assert torch.equal(parameters[0], alone)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_state_saved_and_loaded_goes_on_bitwise(problem, dtype):
     parameters, gradients = [torch.nn.Parameter(parameter.detach().to(dtype)) for parameter in problem[0]], problem[1]
     gradients = [[None] * 6 + gradients[0][6:], *gradients[1:]]
@@ -115,7 +115,7 @@ def test_state_saved_and_loaded_goes_on_bitwise(problem, dtype):
         assert torch.equal(parameter, other)
         for name, value in optimizer.state[parameter].items():
             assert torch.equal(value, resumed.state[other][name])
-            assert value.dtype == dtype
+            assert value.dtype == resumed.state[other][name].dtype
 
 
 def test_second_moment_of_bfloat16_is_float32():

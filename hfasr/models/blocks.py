@@ -45,8 +45,8 @@ class MaskedConv(nn.Conv1d):
             hidden = hidden * mask.to(hidden.dtype)
             # with an odd kernel and "same" padding n valid frames give ceil(n / stride)
             mask = mask[..., ::stride]
-        # in evaluation the plain operator, which torch.export keeps free of guards on the length
-        if self.training and dilation > 1 and stride == 1 and self.groups > 1:
+        # the plain operator in evaluation, which torch.export keeps free of guards on the length, and where a compiler sees any length
+        if self.training and dilation > 1 and stride == 1 and self.groups > 1 and not torch.compiler.is_compiling():
             return self._dilated(hidden), mask
         kernel = self.weight.unsqueeze(2)
         hidden = functional.conv2d(hidden, kernel, self.bias, (1, stride), (0, self.padding[0]), (1, dilation), self.groups)

@@ -70,7 +70,7 @@ class CitrinetConfig(ConvEncoderConfig):
         Raises:
             ValueError: no such name, a gamma that is no positive number, or two gammas.
         """
-        width, marked, gamma = name.partition("-gamma-")
+        width, marked, gamma = str(name).partition("-gamma-")
         if (name != "small" and width not in PAPER_WIDTHS) or (name == "small" and kernel_size_factor is not None):
             known = f"small, {', '.join(PAPER_WIDTHS)}, and such as 1024-gamma-0.25"
             raise ValueError(f"no Citrinet is named {name!r} with kernel_size_factor {kernel_size_factor}; the names are {known}")

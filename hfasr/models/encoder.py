@@ -70,6 +70,11 @@ class ConvEncoderConfig(PreTrainedConfig):
     ):
         if ctc_loss_reduction not in ("mean", "sum"):
             raise ValueError(f"ctc_loss_reduction is {ctc_loss_reduction!r}, expected 'mean' or 'sum'")
+        if not blocks:
+            raise ValueError("blocks is empty, expected a list of at least one block")
+        for name, share in (("dropout", dropout), ("time_width", time_width if isinstance(time_width, float) else 0.0)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}, expected a share from 0 to 1")
         self.blocks = [_checked_block(index, block) for index, block in enumerate(blocks)]
         self.vocab_size = vocab_size
         self.pad_token_id = pad_token_id
@@ -196,8 +201,12 @@ class ConvEncoder(ConvEncoderPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         if self.training:
             input_features = self._augmented(input_features, attention_mask)
+        mask = None
+        if attention_mask is not None:
+            # filled, not multiplied: whatever lies in the padding, even a NaN, is gone
+            input_features = input_features.masked_fill(attention_mask[:, :, None] == 0, 0.0)
+            mask = attention_mask[:, None, None, :].to(input_features.dtype)
         hidden = input_features.transpose(1, 2).unsqueeze(2)
-        mask = None if attention_mask is None else attention_mask[:, None, None, :].to(hidden.dtype)
         states = [hidden]
         for block in self.blocks:
             hidden, mask = block(hidden, mask)
@@ -261,18 +270,36 @@ class ConvEncoderForCTC(ConvEncoderPreTrainedModel):
             output_hidden_states: whether to return the input and the output of every block.
 
         Returns:
-            logits (B, T, V), loss (scalar) if labels were given, hidden_states. Frames past the end hold no meaning.
+            logits (B, T, V), loss (scalar) if labels were given, hidden_states. Frames past the end hold no meaning, but for the logits in
+            evaluation, where they say blank: `pipeline()` decodes every frame.
+
+        Raises:
+            ValueError: a label is not below V.
         """
         outputs = self.base_model(input_features, attention_mask, output_hidden_states=output_hidden_states, return_dict=True)
         logits = self.lm_head(outputs.last_hidden_state)
+        lengths = None
+        if attention_mask is not None:
+            lengths = self._get_feat_extract_output_lengths(attention_mask.sum(dim=-1))
+        if lengths is not None and not self.training:
+            logits = self._blank_past_end(logits, lengths)
         loss = None
         if labels is not None:
-            rows, frames = input_features.shape[:2]
-            valid = torch.full((rows,), frames, device=logits.device) if attention_mask is None else attention_mask.sum(dim=-1)
-            lengths = self._get_feat_extract_output_lengths(valid)
             config = self.config
+            if labels.max() >= config.vocab_size:
+                raise ValueError(f"labels go up to {labels.max()}, expected ids below vocab_size {config.vocab_size}")
+            if lengths is None:
+                lengths = torch.full(logits.shape[:1], logits.shape[1], device=logits.device)
             loss = ctc_loss(logits, labels, lengths, config.pad_token_id, config.ctc_loss_reduction, config.ctc_zero_infinity)
         return CausalLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+    def _blank_past_end(self, logits: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Logits (B, T, V) that say blank in frames from `lengths` (B,) on."""
+        if self.config.pad_token_id is None:
+            return logits
+        past_end = torch.arange(logits.shape[1], device=logits.device) >= lengths[:, None]
+        no_blank = torch.arange(logits.shape[2], device=logits.device) != self.config.pad_token_id
+        return logits.masked_fill(past_end[:, :, None] & no_blank, torch.finfo(logits.dtype).min)
 
 
 def _frames_first(hidden: torch.Tensor) -> torch.Tensor:

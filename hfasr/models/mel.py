@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 from transformers import BatchFeature, SequenceFeatureExtractor
-from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -36,9 +35,19 @@ def _mel_matrix(
     sampling_rate: int, n_fft: int, mel_bins: int, low_hz: float = 0.0, high_hz: float | None = None, mel_norm: str | None = "slaney"
 ) -> torch.Tensor:
     """Mel filters on Slaney's scale from `low_hz` to `high_hz` (None: half the sampling rate), float32 (n_fft // 2 + 1, M)."""
-    high_hz = sampling_rate / 2 if high_hz is None else high_hz
-    matrix = mel_filter_bank(n_fft // 2 + 1, mel_bins, low_hz, high_hz, sampling_rate, norm=mel_norm, mel_scale="slaney")
+    edges = np.linspace(*_mel(np.array([low_hz, sampling_rate / 2 if high_hz is None else high_hz])), mel_bins + 2)
+    edges = np.where(edges < 15, edges * 200 / 3, 1000 * 6.4 ** ((edges - 15) / 27))
+    rising = (np.arange(n_fft // 2 + 1)[:, None] * sampling_rate / n_fft - edges) / np.append(np.diff(edges), 1.0)
+    falling = 1 - rising
+    matrix = np.minimum(rising[:, :-2], falling[:, 1:-1]).clip(min=0)
+    if mel_norm == "slaney":
+        matrix *= 2 / (edges[2:] - edges[:-2])
     return torch.from_numpy(matrix).float()
+
+
+def _mel(hz: np.ndarray) -> np.ndarray:
+    """Slaney's mel scale (Auditory Toolbox, 1998): 15 mel to 1 kHz, logarithmic above."""
+    return np.where(hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1000) / 1000) / np.log(6.4))
 
 
 class MelFeatureExtractor(SequenceFeatureExtractor):
@@ -101,6 +110,8 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(str, known))}")
         if not 1 < window_length <= n_fft:
             raise ValueError(f"window_length is {window_length} samples, expected 2 to n_fft = {n_fft}")
+        if n_fft % 2:
+            raise ValueError(f"n_fft is {n_fft} samples, expected an even number")
         if hop_length < 1 or pad_to < 1:
             raise ValueError(f"hop_length and pad_to must be at least 1, found {hop_length} and {pad_to}")
         if not 0 <= low_hz < (sampling_rate / 2 if high_hz is None else high_hz) <= sampling_rate / 2:
@@ -209,9 +220,11 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
             return energies
         if self.normalize == "all_features":
             return (energies - energies.mean()) / (energies.std() + STD_GUARD)
+        # the deviation from the rounded mean, summed along frames: in digital silence only this rounding is left, and it is NeMo's
+        centred = energies - energies.T.contiguous().sum(dim=1) / len(energies)
         # one frame has no variance: NeMo takes a deviation of 0 there
-        deviation = energies.std(dim=0) if len(energies) > 1 else torch.zeros_like(energies[0])
-        return (energies - energies.mean(dim=0)) / (deviation + STD_GUARD)
+        deviation = (centred.square().sum(dim=0) / max(len(energies) - 1, 1)).sqrt()
+        return centred / (deviation + STD_GUARD)
 
     def _joined_signal(self, rows: list[torch.Tensor], frames: list[int]) -> tuple[torch.Tensor, list[int]]:
         """Lay the pre-emphasised rows one behind the other, each with its own edges, starting on multiples of the hop.

@@ -177,7 +177,7 @@ def _read(archive: NemoArchive, framing: str | None) -> NemoCheckpoint:
         raise ValueError(f"encoder.feat_in is {plan.config.num_mel_bins}, but the preprocessor gives {extractor.feature_size} features")
     tokenizer, labels = _vocabulary(archive, config, plan)
     with archive.weights() as stored:
-        _check_front_end(stored, extractor)
+        rounded = _check_front_end(stored, extractor)
         weights = _our_weights(stored, plan)
     return NemoCheckpoint(
         config=plan.config,
@@ -188,7 +188,7 @@ def _read(archive: NemoArchive, framing: str | None) -> NemoCheckpoint:
         target=target,
         nemo_version=nemo_version(config),
         framing_reason=reason if framing is None else "as asked for",
-        remarks=tuple(_remarks(config, plan)),
+        remarks=(*_remarks(config, plan), *rounded),
     )
 
 
@@ -196,7 +196,7 @@ def _remarks(config: Section, plan: Plan) -> list[str]:
     remarks = []
     if not plan.masked:
         remarks.append(
-            "conv_mask is false, so NeMo let padding leak into the result; here it is masked, and the last frames may differ from NeMo's"
+            "conv_mask is false, so NeMo let padding leak into every frame; here it is masked, and the log-probabilities differ from NeMo's"
         )
     if any(config.section("preprocessor").options.get(name) for name in ("stft_conv", "stft_exact_pad")):
         remarks.append("stft_conv or stft_exact_pad is set, which NeMo 1.1 and newer ignores, and so does this import")
@@ -223,7 +223,7 @@ def _vocabulary(archive: NemoArchive, config: Section, plan: Plan) -> tuple[PreT
         content = archive.read(_member(archive, options, "vocab_path", "vocab.txt"), _MOST_TOKENIZER_BYTES)
         named = options.section("hf_kwargs").options
         special = {name: named[name] for name in SPECIAL_TOKENS if isinstance(named.get(name), str) and named[name]}
-        tokenizer, labels = wordpiece_tokenizer(content, special)
+        tokenizer, labels = wordpiece_tokenizer(content, special, plan.labels)
     if len(labels) != plan.config.vocab_size - 1:
         raise ValueError(f"the tokenizer has {len(labels)} pieces, but the decoder {plan.config.vocab_size - 1} classes")
     return tokenizer, labels
@@ -237,20 +237,26 @@ def _member(archive: NemoArchive, options: Section, option: str, usual: str) -> 
     return next((name for name in archive.names if name.endswith(usual)), usual)
 
 
-def _check_front_end(stored: dict[str, torch.Tensor], extractor: MelFeatureExtractor) -> None:
-    """Compare window and mel filters with the archive's copies, which NeMo would use."""
+def _check_front_end(stored: dict[str, torch.Tensor], extractor: MelFeatureExtractor) -> list[str]:
+    """Compare window and mel filters with the archive's copies, which NeMo would use; return what is worth a remark."""
     computed = {"window": extractor.window_samples(), "fb": extractor.mel_filters().T[None]}
+    rounded = []
     for name, ours in computed.items():
         theirs = stored.get(f"preprocessor.featurizer.{name}")
         if theirs is None:
             continue
         if theirs.shape != ours.shape or not theirs.is_floating_point():
             raise ValueError(f"preprocessor.featurizer.{name} has shape {_shape(theirs)}, the config gives {_shape(ours)}")
-        tolerance = max(1e-6, torch.finfo(theirs.dtype).eps) * ours.abs().max()
-        if not (theirs.to(ours.dtype) - ours).abs().max() <= tolerance:
+        difference = (theirs.to(ours.dtype) - ours).abs().max() / ours.abs().max()
+        if not difference <= torch.finfo(torch.bfloat16).eps:
             raise ValueError(
                 f"preprocessor.featurizer.{name} of the archive is not the one that the config describes, and NeMo would use it"
             )
+        if difference > 1e-6:
+            rounded.append(name)
+    if not rounded:
+        return []
+    return [f"{' and '.join(rounded)} of the archive were rounded to half precision, which NeMo would use; here they are exact"]
 
 
 def _our_weights(stored: dict[str, torch.Tensor], plan: Plan) -> dict[str, torch.Tensor]:

@@ -265,7 +265,8 @@ def _squeeze_excite(options: Section) -> dict:
     return {
         "squeeze_excite": True,
         "se_reduction": options.whole("se_reduction_ratio", 8),
-        "se_context": max(options.whole(name, -1, low=-1_000_000, high=1_000_000), -1),
+        # in evaluation, and with no frame at all, the whole utterance
+        "se_context": window if (window := options.whole(name, -1, low=-1_000_000, high=1_000_000)) > 0 else -1,
     }
 
 

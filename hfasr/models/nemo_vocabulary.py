@@ -71,12 +71,15 @@ def sentencepiece_tokenizer(model: bytes) -> tuple[ParakeetTokenizer, list[str]]
     return _finished(tokenizer, _sentencepiece_text(proto, pieces, kinds), pieces, blank, unknown=pieces[unknown]), pieces
 
 
-def wordpiece_tokenizer(vocabulary: bytes, special_tokens: dict[str, str]) -> tuple[ParakeetTokenizer, list[str]]:
+def wordpiece_tokenizer(
+    vocabulary: bytes, special_tokens: dict[str, str], labels: list | None = None
+) -> tuple[ParakeetTokenizer, list[str]]:
     """Make a tokenizer of a BERT vocabulary, one token a line, that reads and writes as bert-base-cased with it.
 
     Args:
         vocabulary: the file.
         special_tokens: those that the config gives other names, such as `{"unk_token": "<unk>"}`.
+        labels: of the decoder, which may go on behind the file's tokens: NeMo adds BERT's where the file lacks them.
 
     Returns:
         The tokenizer, and the tokens in their order.
@@ -92,6 +95,8 @@ def wordpiece_tokenizer(vocabulary: bytes, special_tokens: dict[str, str]) -> tu
     if len(tokens) > _MOST_PIECES or max(map(len, [*tokens, *special_tokens.values()])) > _LONGEST_PIECE:
         raise ValueError(f"the wordpiece vocabulary has more than {_MOST_PIECES:,} tokens, or one of more than {_LONGEST_PIECE} characters")
     tokens = tokens[:-1] if tokens[-1] == "" else tokens
+    if labels is not None and labels[: len(tokens)] == tokens:
+        tokens = labels
     _check_labels(tokens)
     special = {**SPECIAL_TOKENS, **special_tokens}
     if special["unk_token"] not in tokens:
@@ -100,9 +105,8 @@ def wordpiece_tokenizer(vocabulary: bytes, special_tokens: dict[str, str]) -> tu
     tokenizer = Tokenizer(models.WordPiece(_ids(tokens, blank), unk_token=special["unk_token"], max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    # " ".join(tokens).replace(" ##", "").strip() of the tokens that are not special
+    # " ".join(tokens).replace(" ##", "").strip(); NeMo 3 keeps special tokens, older versions dropped them
     text_steps = [
-        decoders.Replace(Regex(rf"\A(?:{'|'.join(map(_literal, sorted(set(special.values()))))})\z"), ""),
         decoders.Replace(Regex(r"\A(?=.)"), " "),
         decoders.Fuse(),
         decoders.Replace(Regex(r"\A "), ""),

@@ -69,7 +69,7 @@ def test_padding_changes_nothing(model, batch):
     model = model.double()
     features, mask = batch.input_features.double(), batch.attention_mask
     with torch.no_grad():
-        padded = model(functional.pad(features, (0, 0, 0, 37), value=5.0), functional.pad(mask, (0, 37))).logits
+        padded = model(functional.pad(features, (0, 0, 0, 37), value=torch.nan), functional.pad(mask, (0, 37))).logits
         for row, frames in enumerate(mask.sum(-1).tolist()):
             alone = model(features[row : row + 1, :frames]).logits[0]
             assert (padded[row, : len(alone)] - alone).abs().max() < 1e-10
@@ -98,7 +98,10 @@ def test_hidden_states(model, batch):
     outputs = model(**batch, output_hidden_states=True)
     assert [state.shape[2] for state in outputs.hidden_states] == [64, *(block["filters"] for block in model.config.blocks)]
     assert torch.equal(outputs.hidden_states[0], batch.input_features)
-    assert torch.equal(model.lm_head(outputs.hidden_states[-1]), outputs.logits)
+    length = model._get_feat_extract_output_lengths(batch.attention_mask.sum(-1))
+    for row, frames in enumerate(length):
+        assert torch.equal(model.lm_head(outputs.hidden_states[-1])[row, :frames], outputs.logits[row, :frames])
+        assert (outputs.logits[row, frames:].argmax(-1) == model.config.pad_token_id).all()
     assert model(**batch).hidden_states is None
 
 
@@ -303,6 +306,9 @@ def test_masks_keep_their_sizes_and_places():
         ({"blocks": [{"kernel": 3}]}, "needs filters and kernel"),
         ({"blocks": [{"filters": 8, "kernel": 3, "stride": 2, "repeat": 2, "residual": True}]}, "strides 2 times by 2, but its residual"),
         ({"ctc_loss_reduction": "none"}, "expected 'mean' or 'sum'"),
+        ({"blocks": []}, "blocks is empty"),
+        ({"dropout": 3}, "dropout is 3, expected a share"),
+        ({"time_width": 2.5}, r"time_width is 2\.5, expected a share"),
     ],
 )
 def test_bad_configurations(options, message):

@@ -367,9 +367,17 @@ def test_wordpiece():
     random = np.random.default_rng(0)
     for length in random.integers(0, 8, 300):
         ids = random.integers(0, len(tokens), length).tolist()
-        # BertTokenizer's convert_tokens_to_string of the tokens that are not special
-        text = " ".join(tokens[place] for place in ids if place > 4).replace(" ##", "").strip()
+        # BertTokenizer's convert_tokens_to_string, as NeMo 3.0.0 calls it, which keeps special tokens
+        text = " ".join(tokens[place] for place in ids).replace(" ##", "").strip()
         assert tokenizer.decode([place + 1 for place in ids], group_tokens=False) == _without_space(text, tokens)
+
+
+def test_wordpiece_with_tokens_that_nemo_added():
+    """NeMo adds those of BERT that the file lacks, behind it; the decoder's vocabulary lists them."""
+    labels = ["[UNK]", "a", "##b", "[SEP]", "[PAD]", "[CLS]", "[MASK]"]
+    tokenizer, found = wordpiece_tokenizer(b"[UNK]\na\n##b\n", {}, labels)
+    assert found == labels
+    assert tokenizer.decode([2, 3, 7], group_tokens=False) == "ab [MASK]"
 
 
 def test_characters_are_dropped_when_unknown():
@@ -405,7 +413,7 @@ def test_whole_archives_with_pieces(tmp_path, sentencepiece_model):
         options["tokenizer"] = {"type": "wpe", "dir": "/work/tokenizer", "vocab_path": "nemo:0a1b_vocab.txt"}
 
     write_nemo(tmp_path / "wpe.nemo", QUARTZNET, tokens, change=change_words, files={"0a1b_vocab.txt": "\n".join(tokens).encode()})
-    assert read_nemo(tmp_path / "wpe.nemo").tokenizer.decode([6, 7, 0, 7, 1, 6]) == "abb a"
+    assert read_nemo(tmp_path / "wpe.nemo").tokenizer.decode([6, 7, 0, 7, 1, 6]) == "abb [UNK] a"
     write_nemo(tmp_path / "short.nemo", QUARTZNET, tokens[:-1], change=change_words, files={"0a1b_vocab.txt": "\n".join(tokens).encode()})
     with pytest.raises(ValueError, match=r"the tokenizer has 7 pieces, but the decoder 6 classes"):
         read_nemo(tmp_path / "short.nemo")

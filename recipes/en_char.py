@@ -4,8 +4,8 @@
     accelerate launch --multi_gpu recipes/en_char.py --corpus LibriSpeech
     accelerate launch recipes/en_char.py --corpus LibriSpeech --train_parts train-clean-100
 
-The first trains a small QuartzNet on the embedded corpus, in minutes on two cores. The second takes all of train-clean-100,
-train-clean-360 and train-other-500 that are there, and evaluates on dev-clean, test-clean and test-other.
+The first trains a small QuartzNet on the embedded corpus, in minutes on two cores, to a CER near 20 %. The second takes all of
+train-clean-100, train-clean-360 and train-other-500 that are there, and evaluates on dev-clean, test-clean and test-other.
 """
 
 from dataclasses import dataclass, field
@@ -32,10 +32,11 @@ class EnChar(RecipeArguments):
     output_dir: str = field(default="runs/en_char", metadata={"help": "Run folder."})
 
 
-# As ky_char.py on its embedded corpus: small batches for many updates, light SpecAugment.
+# English spelling tells less of the sound than Kyrgyz: at ky_char.py's 2e-3 and 40 s a batch CER stays at 75 % until the rate falls,
+# and ends at 50 %. Many small updates help most: 30 % with 20 s a batch, 22 % with 12 s, for as many seconds of training.
 FROM_SCRATCH = {
-    "learning_rate": 2e-3, "weight_decay": 1e-3, "tri_stage": [0.06, 0.44, 0.5], "tri_stage_final_scale": 0.02,
-    "num_train_epochs": 16, "max_batch_seconds": 40.0, "eval_strategy": "epoch", "save_strategy": "epoch", "logging_steps": 20,
+    "learning_rate": 7e-4, "weight_decay": 1e-3, "tri_stage": [0.06, 0.44, 0.5], "tri_stage_final_scale": 0.02,
+    "num_train_epochs": 14, "max_batch_seconds": 12.0, "eval_strategy": "epoch", "save_strategy": "epoch", "logging_steps": 20,
 }  # fmt: skip
 SPEC_AUGMENT = {"freq_masks": 2, "freq_width": 12, "time_masks": 3, "time_width": 0.05}
 
@@ -49,6 +50,7 @@ NEMO = {
 }  # fmt: skip
 NEMO_PROCESSES = 8
 SPEC_CUTOUT = {"freq_masks": 0, "time_masks": 0, "rect_masks": 5, "rect_freq": 50, "rect_time": 120}
+# A trained encoder keeps what it knows at a tenth of the rate.
 FINE_TUNING = {"learning_rate": 1e-3}
 
 
@@ -67,6 +69,8 @@ def presets(recipe: EnChar) -> dict:
 def main(recipe: EnChar):
     """Train an English recogniser that writes letters."""
     start = starting_point(recipe)
+    if recipe.train_parts and recipe.corpus == EMBEDDED:
+        raise ValueError(f"train_parts is {' '.join(recipe.train_parts)}, which the embedded corpus has not; give --corpus LibriSpeech")
     fine_tune(
         recipe,
         Normalizer(LANGUAGE, numbers=recipe.numbers),

@@ -84,7 +84,11 @@ def _without_rivals(preset: dict, named: set[str]) -> dict:
         "num_train_epochs": {"max_steps"},
         "tri_stage": {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"},
         "lr_scheduler_kwargs": {"lr_scheduler_type", "tri_stage"},
+        "lr_scheduler_type": {"tri_stage"},
+        "warmup_steps": {"tri_stage"},
         "novograd": {"optim"},
+        # a rate for NovoGrad is far too high for others
+        "learning_rate": {"optim"} if preset.get("novograd") else set(),
     }
     return {name: value for name, value in preset.items() if not rivals.get(name, set()) & named}
 

@@ -83,7 +83,7 @@ def test_the_commands_for_own_data(own_data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(phoneme, "UNISPEECH", str(own_data["microsoft/unispeech-large-multi-lingual-1500h-cv"]))
     commands = [shlex.split(line) for line in blocks("bash")[1].splitlines() if not line.startswith("#")]
     assert [words[1] if words[0] == "hfasr" else "launch" for words in commands] == ["inspect", *["launch"] * 4, "prepare", "launch"]
-    quick = ["--max_steps", "2", "--eval_steps", "1", "--save_steps", "1", "--use_cpu", "--report_to", "none", "--disable_tqdm", "true",
+    quick = ["--max_steps", "2", "--eval_steps", "2", "--save_steps", "2", "--use_cpu", "--report_to", "none", "--disable_tqdm", "true",
              "--gradient_accumulation_steps", "1", "--dataloader_num_workers", "0"]  # fmt: skip
     for number, command in enumerate(commands):
         words = [str(own_data.get(word, word)) for word in command]

@@ -173,7 +173,8 @@ def test_a_clip_that_goes_bad_during_training_is_listed(toy_release, tmp_path, m
         return result
 
     monkeypatch.setattr(hfasr.training.recipe, "check_audio", check_then_spoil)
-    run(*QUICK, "--corpus", release, "--output_dir", tmp_path / "run")
+    run(*QUICK, "--corpus", release, "--output_dir", tmp_path / "run", "--num_train_epochs", "1", "--eval_strategy", "no",
+        "--save_strategy", "no", "--load_best_model_at_end", "false")  # fmt: skip
     (listed,) = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
     assert listed["id"] == spoiled["id"]
 

@@ -183,7 +183,7 @@ def test_forward_asks_nothing_of_the_device(augmented):
         assert logits.shape == (2, 100 * 160 // model.config.inputs_to_logits_ratio, 29)
 
 
-@pytest.mark.parametrize(("family", "training"), [(0, True), (1, True), (1, False)])
+@pytest.mark.parametrize(("family", "training"), [(1, True), (0, False)])
 def test_compiles_as_one_graph(augmented, batch, family, training):
     model = augmented[family].train(training)
     # "eager" runs what was traced as it is: a graph break raises, a wrong trace differs

@@ -30,6 +30,10 @@ class KeepGradient(TrainerCallback):
         self.gradient = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
+def in_double(model: nn.Module, arguments: tuple, inputs: dict) -> tuple[tuple, dict]:
+    return arguments, {name: value.double() if torch.is_floating_point(value) else value for name, value in inputs.items()}
+
+
 def one_update(base: str, release: str, output: str, max_batch_seconds: float, accumulation: int) -> tuple[float, dict, int]:
     """Train one epoch as one update; return the logged loss, the gradient and the number of processes."""
     torch.manual_seed(0)
@@ -39,6 +43,8 @@ def one_update(base: str, release: str, output: str, max_batch_seconds: float, a
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval().train = lambda mode=True, module=module: module  # statistics of a batch depend on the batch
+    # in float64, since in float32 rounding alone comes to 1e-5 on some CPUs
+    model.double().register_forward_pre_hook(in_double, with_kwargs=True)
     args = CTCTrainingArguments(
         output_dir=output, max_batch_seconds=max_batch_seconds, gradient_accumulation_steps=accumulation, num_train_epochs=1,
         logging_steps=1, max_grad_norm=0.0, optim="sgd", learning_rate=0.0, save_strategy="no", report_to="none", use_cpu=True,

@@ -1,4 +1,4 @@
-"""A run that was killed, told to stop, and resumed ends with the weights of one that was left alone."""
+"""A run that was killed and resumed ends with the weights of one that was left alone; test_processes.py tells a run to stop."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 FLAGS = [
-    "--base_model", "unispeech-tiny", "--max_steps", "12", "--num_train_epochs", "4", "--save_steps", "3", "--save_strategy", "steps",
+    "--base_model", "unispeech-tiny", "--max_steps", "8", "--num_train_epochs", "4", "--save_steps", "3", "--save_strategy", "steps",
     "--eval_strategy", "no", "--load_best_model_at_end", "false", "--max_batch_seconds", "16", "--report_to", "none",
     "--dataloader_num_workers", "1", "--disable_tqdm", "true", "--freeze_encoder_updates", "2",
 ]  # fmt: skip
@@ -32,7 +32,7 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> Non
         time.sleep(0.02)
 
 
-def test_killed_and_stopped_runs_end_with_the_same_weights(toy_release, tmp_path):
+def test_a_killed_run_ends_with_the_same_weights(toy_release, tmp_path):
     quiet, broken = tmp_path / "quiet", tmp_path / "broken"
     left_alone = start(toy_release, quiet)
 
@@ -45,13 +45,8 @@ def test_killed_and_stopped_runs_end_with_the_same_weights(toy_release, tmp_path
     (broken / "checkpoint-11").mkdir()
     (broken / "checkpoint-11" / "model.safetensors").write_bytes(b"\x00" * 100)
     process = start(toy_release, broken, "--resume_from_checkpoint")
-    wait_for(broken / "checkpoint-6" / "trainer_state.json", process)
-    os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    assert "checkpoint-11 is not a whole checkpoint" in Path(f"{broken}.log").read_text()
-
-    process = start(toy_release, broken, "--resume_from_checkpoint")
     assert process.wait(timeout=120) == 0, Path(f"{broken}.log").read_text()
+    assert "checkpoint-11 is not a whole checkpoint" in Path(f"{broken}.log").read_text()
     assert left_alone.wait(timeout=120) == 0, Path(f"{quiet}.log").read_text()
     assert (broken / "model.safetensors").read_bytes() == (quiet / "model.safetensors").read_bytes()
 

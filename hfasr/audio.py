@@ -134,6 +134,11 @@ def resample(waveform: np.ndarray, from_hz: int, to_hz: int = SAMPLING_RATE) -> 
         return _resampler(from_hz, to_hz)(torch.from_numpy(np.ascontiguousarray(waveform))).numpy()
 
 
+def long_enough(waveform: np.ndarray) -> np.ndarray:
+    """Lengthen a 16 kHz waveform `(S,)` to 0.1 s by silence, since a model without a single frame raises an error for the whole batch."""
+    return np.pad(waveform, (0, max(0, SAMPLING_RATE // 10 - len(waveform))))
+
+
 def write_audio(
     target: str | os.PathLike | BinaryIO, waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE, format: str | None = None
 ) -> None:

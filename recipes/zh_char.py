@@ -3,9 +3,9 @@
     accelerate launch recipes/zh_char.py
     accelerate launch --multi_gpu recipes/zh_char.py --corpus AISHELL-2
 
-The first trains a small Citrinet on the embedded corpus, in minutes on two cores. AISHELL-2 comes as two
-folders, iOS/data to train on and AISHELL-DEV-TEST-SET; `--corpus` is the folder above both. The run is evaluated on dev and test
-of the three channels, which make the six results of the card.
+The first trains a small Citrinet on the embedded corpus, in minutes on two cores. AISHELL-2 comes as two folders, iOS/data to
+train on and AISHELL-DEV-TEST-SET; `--corpus` is the folder above both. The run is evaluated on dev and test of the three
+channels, which make the six results of the card.
 """
 
 from dataclasses import dataclass, field

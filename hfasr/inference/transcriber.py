@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-from hfasr.audio import SAMPLING_RATE, audio_duration, load_audio
+from hfasr.audio import SAMPLING_RATE, audio_duration, load_audio, long_enough
 from hfasr.decoding.greedy import best_path, labels_to_text
 from hfasr.models.load import load_model, output_lengths
 from hfasr.models.mel import MelFeatureExtractor
@@ -22,7 +22,6 @@ from hfasr.models.mel import MelFeatureExtractor
 _PADDING_IS_EXACT = {"quartznet", "citrinet", "wav2vec2", "unispeech", "unispeech-sat", "hubert", "wavlm", "wav2vec2-bert"}
 # options that let padding into the logits of these
 _PADDING_LEAKS = ("add_adapter", "conv_pos_batch_norm")
-_SHORTEST = SAMPLING_RATE // 10
 _BATCH_SECONDS = {"cuda": 320.0, "cpu": 60.0}
 _Source = str | os.PathLike | bytes | bytearray | np.ndarray | dict
 
@@ -126,11 +125,11 @@ class Transcriber:
 
     def _texts(self, waveforms: dict[int, np.ndarray]) -> dict[int, str]:
         """Transcribe the waveforms `(S,)` of one batch, in several where their headers told other lengths than they have."""
-        long_enough = {place: np.pad(waveform, (0, max(0, _SHORTEST - len(waveform)))) for place, waveform in waveforms.items()}
-        seconds = {place: len(waveform) / SAMPLING_RATE for place, waveform in long_enough.items()}
+        waveforms = {place: long_enough(waveform) for place, waveform in waveforms.items()}
+        seconds = {place: len(waveform) / SAMPLING_RATE for place, waveform in waveforms.items()}
         texts = {}
         for places in sorted_batches(seconds, self.batch_seconds, equal=self._equal_lengths):
-            logits, lengths = self._logits([long_enough[place] for place in places])
+            logits, lengths = self._logits([waveforms[place] for place in places])
             for place, tokens in zip(places, best_path(logits, lengths, blank=self.model.config.pad_token_id), strict=True):
                 texts[place] = labels_to_text([token.id for token in tokens], self.processor.tokenizer)
         return texts

@@ -286,7 +286,7 @@ class ConvEncoderForCTC(ConvEncoderPreTrainedModel):
         loss = None
         if labels is not None:
             config = self.config
-            if labels.max() >= config.vocab_size:
+            if (labels >= config.vocab_size).any():
                 raise ValueError(f"labels go up to {labels.max()}, expected ids below vocab_size {config.vocab_size}")
             if lengths is None:
                 lengths = torch.full(logits.shape[:1], logits.shape[1], device=logits.device)

@@ -170,11 +170,6 @@ def misfits(labels: Labels, durations: np.ndarray, model: PreTrainedModel, proce
     return reasons
 
 
-def _long_enough(waveform: np.ndarray) -> np.ndarray:
-    """Lengthen a click to 0.1 s, since a model without a single frame raises an error for the whole batch."""
-    return np.pad(waveform, (0, max(0, SAMPLING_RATE // 10 - len(waveform))))
-
-
 class CTCCollator:
     """Decode and pad rows, in the data-loader workers.
 
@@ -211,7 +206,7 @@ class CTCCollator:
                 f"none of the {len(rows)} clips of a batch can be read, such as {rows[0]['audio']['path']}; is the corpus still there?"
             )
         labels = [[] if waveform is None else row["labels"] for row, waveform in zip(rows, loaded, strict=True)]
-        waveforms = [np.zeros(SAMPLING_RATE, np.float32) if waveform is None else _long_enough(waveform) for waveform in loaded]
+        waveforms = [np.zeros(SAMPLING_RATE, np.float32) if waveform is None else long_enough(waveform) for waveform in loaded]
         batch = dict(self.feature_extractor(waveforms, sampling_rate=SAMPLING_RATE, padding=True, return_tensors="pt"))
         if "attention_mask" in batch:
             batch["input_lengths"] = batch["attention_mask"].sum(-1)

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-NEMO = Path(__file__).resolve().parents[3] / "shared" / "nemo"
-
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
@@ -16,10 +14,9 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session")
-def nemo_folder() -> Path:
-    if not NEMO.is_dir():
-        pytest.skip(f"{NEMO} with NeMo's reference tensors is absent")
-    return NEMO
+def nemo_folder(shared) -> Path:
+    """Return the folder with NeMo's checkpoints and reference tensors."""
+    return shared / "nemo"
 
 
 @pytest.fixture(scope="session")

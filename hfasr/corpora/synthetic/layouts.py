@@ -1,6 +1,7 @@
 """How an embedded corpus lies on disk: as a Common Voice release, or as AISHELL-2 with its evaluation set."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -31,7 +32,7 @@ class Utterance:
         return f"_Utterance({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
 
-class Layout:
+class Layout(ABC):
     """What a corpus of one layout is made of.
 
     Attributes:
@@ -44,21 +45,21 @@ class Layout:
     prefix: str
     splits: tuple[str, ...]
 
+    @abstractmethod
     def name(self, language: str, split: str, place: int, speaker: int, turn: int) -> str:
         """Return the name of a clip: the `place`-th of the corpus, the `turn`-th of the `speaker`-th voice of its split, each from 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def folder(self, release: Path, language: str) -> Path:
         """Return the folder in `release` that is given to the source."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write_clip(self, folder: Path, utterance: Utterance, speech: np.ndarray, sampling_rate: int) -> int:
         """Write what is recorded of an utterance; return its duration in ms."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write_tables(self, folder: Path, language: str, plan: list[Utterance], durations: dict[str, int]) -> None:
         """Write the tables; `durations` has those of the clips in ms, by name."""
-        raise NotImplementedError
 
 
 class CommonVoice(Layout):

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 
-from hfasr.audio import SAMPLING_RATE, load_audio
+from hfasr.audio import SAMPLING_RATE, load_audio, long_enough
 from hfasr.models.load import input_lengths, output_lengths
 from hfasr.text.vocabulary import Labels
 

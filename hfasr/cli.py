@@ -162,15 +162,17 @@ def import_nemo(
 ) -> None:
     """Make a NeMo checkpoint a Transformers checkpoint."""
     from hfasr.models.nemo import import_nemo
+    from hfasr.models.nemo_archive import shown
 
     checkpoint = import_nemo(file, folder, framing=framing)
     extractor, labels = checkpoint.feature_extractor, checkpoint.labels
     parameters = sum(tensor.numel() for name, tensor in checkpoint.weights.items() if ".running_" not in name and ".num_" not in name)
     window, hop = (1000 * samples / extractor.sampling_rate for samples in (extractor.window_length, extractor.hop_length))
-    shown = " ".join("(space)" if label == " " else label for label in labels[:50]) + (" ..." if len(labels) > 50 else "")
-    print(f"class       {type(checkpoint.config).__name__.removesuffix('Config')}, from {checkpoint.target}")
+    named = ("(space)" if label == " " else label if label.isprintable() else shown(label) for label in labels[:50])
+    symbols = " ".join(named) + (" ..." if len(labels) > 50 else "")
+    print(f"class       {type(checkpoint.config).__name__.removesuffix('Config')}, from {shown(checkpoint.target)}")
     print(f"parameters  {parameters:,}")
-    print(f"symbols     {len(labels)} and the blank: {shown}")
+    print(f"symbols     {len(labels)} and the blank: {symbols}")
     print(f"front end   {extractor.feature_size} mel bins, {window:g} ms every {hop:g} ms, {extractor.sampling_rate:,} Hz")
     print(f"framing     {extractor.framing}, {checkpoint.framing_reason}")
     for remark in checkpoint.remarks:

@@ -1,6 +1,5 @@
 """The recipe as a user runs it: a whole run on a toy corpus, what it leaves behind, and what it refuses."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -12,34 +11,28 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
+import recipe_runs
 import torch
+from recipe_runs import REPOSITORY, parsed
 
 from hfasr import Normalizer, prepare
 from hfasr.corpora import common_voice, embedded
 from hfasr.corpora.rows import plain
-from hfasr.training.run import run_recipe
 
-REPOSITORY = Path(__file__).parents[1]
-QUICK = ["--report_to", "none", "--disable_tqdm", "true", "--use_cpu", "--base_model", "quartznet-small", "--num_train_epochs", "2"]
+QUICK = [
+    "--report_to", "none", "--disable_tqdm", "true", "--use_cpu", "--cpu_threads", "1", "--base_model", "quartznet-small",
+    "--num_train_epochs", "2",
+]  # fmt: skip
 BRIEF = [*QUICK, "--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
 
 
-def load_recipe(name: str):
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "recipes" / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(*flags: str | Path) -> None:
-    recipe = load_recipe("ky_phoneme")
-    run_recipe(recipe.main, recipe.KyPhoneme, recipe.presets, [*map(str, flags)])
+    recipe_runs.run("ky_phoneme", *flags)
 
 
 def run_char(monkeypatch, *flags: str | Path) -> None:
     monkeypatch.syspath_prepend(REPOSITORY / "recipes")  # as for a script that is run there
-    recipe = load_recipe("ky_char")
-    run_recipe(recipe.main, recipe.KyChar, recipe.presets, [*map(str, flags)])
+    recipe_runs.run("ky_char", *flags)
 
 
 @pytest.fixture(scope="module")
@@ -227,16 +220,30 @@ def test_a_run_is_resumed_as_it_was(toy_release, finished, capsys):
     flags = [*QUICK, "--corpus", toy_release, "--output_dir", finished, "--resume_from_checkpoint"]
     assert "base_model quartznet-small" in refused(capsys, *flags, "--base_model", "quartznet-5x1")
     assert "max_batch_seconds 40.0" in refused(capsys, *flags, "--max_batch_seconds", "30")
+    assert "optim adamw_torch_fused, this command has sgd; the checkpoint holds" in refused(capsys, *flags, "--optim", "sgd")
+    message = refused(capsys, *flags, "--novograd", "0.8", "0.5", "--learning_rate", "0.01")
+    assert "novograd None, this command has [0.8, 0.5]; the checkpoint holds" in message
     assert (finished / "recipe.json").read_bytes() == before
 
 
-def test_a_flag_wins_over_the_preset_of_the_same_purpose(toy_release, tmp_path):
-    recipe = load_recipe("ky_phoneme")
-    seen = []
-    pretrained = ["--base_model", "somewhere/pretrained", "--output_dir", str(tmp_path), "--use_cpu"]
-    for flags in ([], ["--num_train_epochs", "3"], ["--lr_scheduler_type=cosine", "--warmup-steps", "9"], ["--max_steps", "7"]):
-        run_recipe(seen.append, recipe.KyPhoneme, recipe.presets, [*pretrained, *flags])
-    stock, epochs, cosine, steps = seen
+def test_a_run_of_novograd_is_resumed_with_it(toy_release, finished, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe["arguments"]["novograd"] = [0.8, 0.5]
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    flags = [*QUICK, "--corpus", toy_release, "--output_dir", folder, "--resume_from_checkpoint"]
+    assert "novograd [0.8, 0.5], this command has None" in refused(capsys, *flags)
+    other = refused(capsys, *flags, "--novograd", "0.8", "0.25", "--learning_rate", "0.01")
+    assert "this command has [0.8, 0.25]" in other
+
+
+def test_a_flag_wins_over_the_preset_of_the_same_purpose(tmp_path):
+    pretrained = ["--base_model", "somewhere/pretrained", "--output_dir", str(tmp_path)]
+    stock, epochs, cosine, steps = (
+        parsed("ky_phoneme", *pretrained, *flags)
+        for flags in ([], ["--num_train_epochs", "3"], ["--lr_scheduler_type=cosine", "--warmup-steps", "9"], ["--max_steps", "7"])
+    )
     assert (stock.max_steps, stock.tri_stage) == (20_000, [0.1, 0.4, 0.5])
     assert (epochs.max_steps, epochs.num_train_epochs, epochs.tri_stage) == (-1, 3, [0.1, 0.4, 0.5])
     assert (cosine.tri_stage, cosine.lr_scheduler_type, cosine.warmup_steps, cosine.max_steps) == (None, "cosine", 9, 20_000)

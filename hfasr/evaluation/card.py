@@ -34,6 +34,7 @@ _GENERATED_FIELDS = (
 # Chosen by name: the rest are paths, names of services and settings that do not change the model.
 _HYPER_PARAMETERS = (
     "split_lists",
+    "train_parts",
     "validated_rest",
     "learning_rate",
     "lr_scheduler_type",
@@ -70,7 +71,8 @@ def write_card(run_folder: str | os.PathLike, *, repo_id: str | None = None, lic
     Text that a person added outside the generated part is kept, and so are front matter fields that are not generated.
 
     Args:
-        run_folder: holds recipe.json, results.json and the checkpoint, whose config.json tells where the rows of its head began.
+        run_folder: holds recipe.json, results.json and the checkpoint, whose config.json tells where the rows of its head began and
+            whether its code travels with it.
         repo_id: `owner/name` on the Hub, which the usage snippet then loads; else it loads the folder by its name.
         license: of the weights, as the Hub abbreviates it; None keeps the card's, or takes apache-2.0 in a new one. What the base
             model and the corpus permit is for the caller to know.
@@ -109,7 +111,7 @@ def write_card(run_folder: str | os.PathLike, *, repo_id: str | None = None, lic
     parts = [
         f"# {name}",
         _introduction(recipe, splits, config),
-        _usage(repo_id or folder.resolve().name, recipe, config),
+        _usage(repo_id or folder.resolve().name, remote_code="auto_map" in config),
         _result_table(splits),
         _training(recipe, results, config),
         _limits(recipe),
@@ -230,10 +232,9 @@ def _introduction(recipe: dict, splits: dict[str, dict], config: dict) -> str:
     return text
 
 
-def _usage(checkpoint: str, recipe: dict, config: dict) -> str:
-    remote = "auto_map" in config or recipe.get("model_type") in ("quartznet", "citrinet")
-    option = ", trust_remote_code=True" if remote else ""
-    why = "\nThe model's code travels with the checkpoint, hence `trust_remote_code=True`.\n" if remote else ""
+def _usage(checkpoint: str, remote_code: bool) -> str:
+    option = ", trust_remote_code=True" if remote_code else ""
+    why = "\nThe model's code travels with the checkpoint, hence `trust_remote_code=True`.\n" if remote_code else ""
     return f"""## Usage
 
 ```python

@@ -4,6 +4,7 @@ Shapes: B utterances, S samples, F mel frames, T output frames, V vocabulary.
 """
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,9 @@ from .mel import MelFeatureExtractor
 from .quartznet import QuartzNetConfig
 
 logger = logging.getLogger(__name__)
+
+# what follows from the weights, the vocabulary and the front end of a .nemo archive
+_SETTLED = ("blocks", "vocab_size", "pad_token_id", "num_mel_bins", "hop_length")
 
 # under 1 M parameters: 4 layers of width 128 behind the usual 20 ms feature encoder, here 64 channels wide
 TINY_TRANSFORMER = {
@@ -97,16 +101,16 @@ def load_model(
     Raises:
         FileNotFoundError: a folder that is not there or holds no checkpoint.
         OSError: a Hub name that the Hub does not give.
-        ValueError: no CTC family, an unknown configuration field, a tokenizer that is missing or does not fit, or whose phonemes
-            another version of espeak-ng made, pairs that are not of symbols or come without a tokenizer.
+        ValueError: no CTC family, a configuration field that is unknown, out of range or settled by the .nemo file, a tokenizer that is
+            missing or does not fit, or whose phonemes another version of espeak-ng made, pairs that are not of symbols or come without a
+            tokenizer.
     """
     if symbol_pairs and tokenizer is None:
         raise ValueError("symbol_pairs pairs the checkpoint's symbols with those of a tokenizer: load_model(name, tokenizer, ...)")
     if is_nemo(name):
         model, extractor, own = _read_nemo(name, config_overrides or {})
     else:
-        config = model_config(name, trust_remote_code=trust_remote_code)
-        _override(config, config_overrides or {})
+        config = _overridden(model_config(name, trust_remote_code=trust_remote_code), config_overrides or {})
         if isinstance(name, PreTrainedConfig) or str(name) in BUILT_IN:
             return _new_model(config, tokenizer, symbol_pairs, trust_remote_code)
         if tokenizer is not None and config.vocab_size is None:
@@ -225,8 +229,10 @@ def _read_nemo(name: str | Path, config_overrides: dict) -> tuple[PreTrainedMode
     logger.info("%s: front end %r, %s", name, checkpoint.feature_extractor.framing, checkpoint.framing_reason)
     for remark in checkpoint.remarks:
         logger.warning("%s: %s", name, remark)
-    _override(checkpoint.config, config_overrides)
-    model, processor = build_nemo(checkpoint)
+    settled = [field for field in _SETTLED if field in config_overrides and config_overrides[field] != getattr(checkpoint.config, field)]
+    if settled:
+        raise ValueError(f"config_overrides changes {', '.join(settled)}, which {name} settles; other fields may change")
+    model, processor = build_nemo(dataclasses.replace(checkpoint, config=_overridden(checkpoint.config, config_overrides)))
     return model, processor.feature_extractor, processor.tokenizer
 
 
@@ -253,13 +259,19 @@ def _check_family(config: PreTrainedConfig) -> None:
         raise ValueError(f"{config.model_type} models have no CTC head. Take a family of AutoModelForCTC, such as wav2vec2 or unispeech.")
 
 
-def _override(config: PreTrainedConfig, overrides: dict) -> None:
+def _overridden(config: PreTrainedConfig, overrides: dict) -> PreTrainedConfig:
+    """Return the configuration, which may be changed in place, with other values."""
     known = config.to_dict()
     unknown = [field for field in overrides if field not in known]
     if unknown:
         raise ValueError(f"config_overrides has {', '.join(unknown)}, which a {config.model_type} configuration does not know")
+    if isinstance(config, ConvEncoderConfig):
+        # its constructor checks them
+        return type(config).from_dict({**known, **overrides})
+    # Transformers' own check what is set; made anew, they would lose their attention implementation
     for field, value in overrides.items():
         setattr(config, field, value)
+    return config
 
 
 def _old_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:

@@ -3,7 +3,6 @@
 The blank, NeMo's last output, becomes output 0 and label k output k + 1; but for this order the log-probabilities are NeMo's.
 """
 
-import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +16,10 @@ from hfasr.files import temporary_beside
 
 from .citrinet import CitrinetConfig, CitrinetForCTC
 from .mel import FRAMINGS, MelFeatureExtractor
-from .nemo_archive import NemoArchive, open_archive
-from .nemo_config import Plan, Section, check_target, framing_of, nemo_version, read_front_end, read_plan
+from .nemo_archive import NemoArchive, open_archive, shown
+from .nemo_config import Plan, Section, check_target, framing_of, read_front_end, read_plan
 from .nemo_vocabulary import SPECIAL_TOKENS, character_tokenizer, sentencepiece_tokenizer, wordpiece_tokenizer
 from .quartznet import QuartzNetConfig, QuartzNetForCTC
-
-logger = logging.getLogger(__name__)
 
 _IGNORED = ("preprocessor.", "loss.", "spec_augmentation.", "decoding.")
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -39,9 +36,8 @@ class NemoCheckpoint:
         weights: the model's state dict, float32.
         tokenizer: labels, pieces or tokens behind the blank, id 0.
         feature_extractor: NeMo's front end; its `framing` is the convention of the version, see `framing_reason`.
-        labels: NeMo's labels in their order, without the blank.
-        target: NeMo's class.
-        nemo_version: that saved the archive, which need not be the one that trained the model; None if it names none.
+        labels: NeMo's labels in their order, without the blank; they may hold any character.
+        target: NeMo's class, as the archive has it.
         framing_reason: why this framing.
         remarks: what a user should know, a sentence each.
     """
@@ -52,7 +48,6 @@ class NemoCheckpoint:
     feature_extractor: MelFeatureExtractor
     labels: tuple[str, ...]
     target: str
-    nemo_version: str | None
     framing_reason: str
     remarks: tuple[str, ...]
 
@@ -186,7 +181,6 @@ def _read(archive: NemoArchive, framing: str | None) -> NemoCheckpoint:
         feature_extractor=extractor,
         labels=tuple(labels),
         target=target,
-        nemo_version=nemo_version(config),
         framing_reason=reason if framing is None else "as asked for",
         remarks=(*_remarks(config, plan), *rounded),
     )
@@ -202,7 +196,7 @@ def _remarks(config: Section, plan: Plan) -> list[str]:
         remarks.append("stft_conv or stft_exact_pad is set, which NeMo 1.1 and newer ignores, and so does this import")
     augmentation = config.section("spec_augment").class_name()
     if augmentation not in ("SpectrogramAugmentation", ""):
-        remarks.append(f"spec_augment is a {augmentation[:60]}, which is not taken over: training goes without augmentation")
+        remarks.append(f"spec_augment is a {shown(augmentation)}, which is not taken over: training goes without augmentation")
     return remarks
 
 
@@ -267,7 +261,7 @@ def _our_weights(stored: dict[str, torch.Tensor], plan: Plan) -> dict[str, torch
     expected["lm_head.weight"] = torch.Size([*expected["lm_head.weight"], 1])
     found = {name: tensor for name, tensor in stored.items() if not name.startswith(_IGNORED)}
     differences = [f"missing {name}" for name in names if name not in found]
-    differences += [f"unexpected {ascii(name)[1:-1][:80]}" for name in found if name not in names]
+    differences += [f"unexpected {shown(name)}" for name in found if name not in names]
     differences += [
         f"{name} has shape {_shape(found[name])} instead of {tuple(expected[ours])}"
         for name, ours in names.items()

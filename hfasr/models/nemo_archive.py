@@ -54,7 +54,7 @@ class NemoArchive:
         """
         offset, size = self._place(name)
         if size > most_bytes:
-            raise ValueError(f"{_shown(name)} has {size:,} bytes, expected at most {most_bytes:,}")
+            raise ValueError(f"{shown(name)} has {size:,} bytes, expected at most {most_bytes:,}")
         self._file.seek(offset)
         return self._file.read(size)
 
@@ -68,7 +68,7 @@ class NemoArchive:
 
     def _place(self, name: str) -> tuple[int, int]:
         if name not in self._members:
-            raise ValueError(f"the archive has no {_shown(name)}, found {', '.join(map(_shown, self.names[:8])) or 'no file'}")
+            raise ValueError(f"the archive has no {shown(name)}, found {', '.join(map(shown, self.names[:8])) or 'no file'}")
         return self._members[name]
 
     @contextmanager
@@ -146,8 +146,8 @@ def parse_config(text: bytes) -> dict:
         config = None if depth > _MOST_CONFIG_DEPTH else yaml.load(text, loader)
     # PyYAML lets KeyError, TypeError, OverflowError and others through
     except Exception as error:
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())[:80]
-        raise ValueError(f"{CONFIG} cannot be read as YAML of plain values ({reason})") from None
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ValueError(f"{CONFIG} cannot be read as YAML of plain values ({shown(reason)})") from None
     if not isinstance(config, dict):
         raise ValueError(f"{CONFIG} is no mapping of options, or is nested too deep")
     return config
@@ -176,12 +176,12 @@ def _members(file: BinaryIO, archive_bytes: int) -> dict[str, tuple[int, int]]:
                 name = _checked_name(member)
                 if member.size < 0 or (member.isreg() and member.offset_data + member.size > archive_bytes):
                     raise _Refused(
-                        f"{_shown(name)} is declared to have {member.size:,} bytes, more than the archive of {archive_bytes:,} can hold"
+                        f"{shown(name)} is declared to have {member.size:,} bytes, more than the archive of {archive_bytes:,} can hold"
                     )
                 if count >= _MOST_MEMBERS:
                     raise _Refused(f"the archive has more than {_MOST_MEMBERS} members")
                 if name in members:
-                    raise _Refused(f"the archive holds {_shown(name)} twice")
+                    raise _Refused(f"the archive holds {shown(name)} twice")
                 if member.isreg():
                     members[name] = member.offset_data, member.size
     except _Refused as refused:
@@ -199,17 +199,17 @@ class _Refused(Exception):
 def _checked_name(member: tarfile.TarInfo) -> str:
     """Name of a member without the leading `./`."""
     parts = PurePosixPath(member.name.replace("\\", "/")).parts
-    shown = _shown(member.name)
+    name = shown(member.name)
     if ".." in parts or member.name.startswith(("/", "\\")) or member.name[1:2] == ":":
-        raise _Refused(f"the archive holds {shown}, a path that points outside; do not trust it")
+        raise _Refused(f"the archive holds {name}, a path that points outside; do not trust it")
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise _Refused(f"the archive holds {shown}, which is a link, a device or the like and no plain file; do not trust it")
+        raise _Refused(f"the archive holds {name}, which is a link, a device or the like and no plain file; do not trust it")
     return str(PurePosixPath(*parts))
 
 
-def _shown(name: str) -> str:
-    """Name of a member for a message; it may be long, and hold anything."""
-    return ascii(name)[1:-1][:60]
+def shown(text: str) -> str:
+    """Text of an archive for a message; it may be long, and hold anything."""
+    return ascii(text)[1:-1][:60]
 
 
 def _unpack(file: BinaryIO, plain: BinaryIO, most_bytes: int) -> int:
@@ -259,7 +259,7 @@ def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
     # what a broken pickle raises is anybody's guess: UnpicklingError, RuntimeError, KeyError, IndexError, TypeError, struct.error ...
     except Exception as error:
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise ValueError(f"{WEIGHTS} holds more than tensors ({found[1][:60]}), which is not read because it could run code") from None
+            raise ValueError(f"{WEIGHTS} holds more than tensors ({shown(found[1])}), which is not read as it could run code") from None
         raise ValueError(f"{WEIGHTS} cannot be read as tensors and nothing else; it is broken, or not a state dict of torch") from None
     if not isinstance(loaded, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in loaded.items()):
         raise ValueError(f"{WEIGHTS} holds more than tensors by name, expected a state dict")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from .citrinet import CitrinetConfig, scaled_kernel
 from .encoder import BLOCK_DEFAULTS
 from .mel import MelFeatureExtractor
+from .nemo_archive import shown
 from .quartznet import QuartzNetConfig
 
 MODELS = ("EncDecCTCModel", "EncDecCTCModelBPE")
@@ -105,9 +106,8 @@ def check_target(config: Section) -> str:
     for name, supported in (("encoder", "ConvASREncoder"), ("decoder", "ConvASRDecoder")):
         found = config.section(name).class_name()
         if found != supported:
-            raise ValueError(
-                f"the {name} of this {config.class_name('target')} is a {found[:60] or 'class without a name'}, supported are {_SUPPORTED}"
-            )
+            found = shown(found) or "class without a name"
+            raise ValueError(f"the {name} of this {config.class_name('target')} is a {found}, supported are {_SUPPORTED}")
     return target
 
 
@@ -157,7 +157,7 @@ def read_front_end(config: Section, framing: str) -> MelFeatureExtractor:
     """
     options = config.section("preprocessor")
     if options.class_name() not in ("AudioToMelSpectrogramPreprocessor", ""):
-        raise ValueError(f"the preprocessor is a {options.class_name()[:60]}, supported is AudioToMelSpectrogramPreprocessor")
+        raise ValueError(f"the preprocessor is a {shown(options.class_name())}, supported is AudioToMelSpectrogramPreprocessor")
     options.only("frame_splicing", 1)
     options.only("log", True)
     options.only("log_zero_guard_type", "add")
@@ -195,21 +195,16 @@ def framing_of(config: Section) -> tuple[str, str]:
 
     `nemo_version` tells who saved the archive: a model trained with NeMo 1.x and saved again with 2.5 or newer names the newer one.
     """
-    found = nemo_version(config)
-    if found is None:
+    found = config.options.get("nemo_version")
+    if not isinstance(found, (str, float)):
         return "nemo24", "the archive names no nemo_version, so it is taken for an old one"
+    found = shown(str(found))
     version = re.match(r"(\d{1,4})\.(\d{1,4})", found)
     if version is None:
-        return "nemo24", f"its nemo_version {found!a} cannot be read, so it is taken for an old one"
+        return "nemo24", f"its nemo_version '{found}' cannot be read, so it is taken for an old one"
     if (int(version[1]), int(version[2])) >= _CURRENT_FRAMING:
         return "current", f"saved by NeMo {found}, 2.5 or newer"
     return "nemo24", f"saved by NeMo {found}, older than 2.5"
-
-
-def nemo_version(config: Section) -> str | None:
-    """Return the version that saved the archive, None if it names none."""
-    found = config.options.get("nemo_version")
-    return str(found)[:40] if isinstance(found, (str, float)) else None
 
 
 def _blocks(encoder: Section) -> list[dict]:

@@ -100,7 +100,7 @@ def wordpiece_tokenizer(
     _check_labels(tokens)
     special = {**SPECIAL_TOKENS, **special_tokens}
     if special["unk_token"] not in tokens:
-        raise ValueError(f"the wordpiece vocabulary has no {special['unk_token']!r}, the token for unknown words")
+        raise ValueError(f"the wordpiece vocabulary has no {special['unk_token'][:40]!a}, the token for unknown words")
     blank = _blank(tokens)
     tokenizer = Tokenizer(models.WordPiece(_ids(tokens, blank), unk_token=special["unk_token"], max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)

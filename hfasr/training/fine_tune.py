@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
+from transformers import PreTrainedConfig
 
 from hfasr.corpora.rows import iter_values
+from hfasr.models.encoder import ConvEncoderConfig
 from hfasr.models.load import BUILT_IN, load_model, model_config
 from hfasr.text.normalize import Normalizer
 from hfasr.text.phonemize import Phonemizer
@@ -69,7 +72,7 @@ def fine_tune(
 
 def known_settings(base_model: str, settings: Mapping[str, object]) -> dict:
     """Return those of the settings that the configuration of a starting point has, and CTC's treatment of rows that cannot fit."""
-    config = model_config(base_model)
+    config = _start_config(base_model)
     return {"ctc_zero_infinity": True} | {field: value for field, value in settings.items() if hasattr(config, field)}
 
 
@@ -79,7 +82,13 @@ def is_convolutional(base_model: str) -> bool:
     Raises:
         FileNotFoundError, OSError, ValueError: As `load_model`.
     """
-    return model_config(base_model).model_type in ("quartznet", "citrinet")
+    return isinstance(_start_config(base_model), ConvEncoderConfig)
+
+
+@cache
+def _start_config(base_model: str) -> PreTrainedConfig:
+    """Read a starting point's configuration once a run: a packed .nemo archive is unpacked whole for it."""
+    return model_config(base_model)
 
 
 def is_pretrained(base_model: str) -> bool:

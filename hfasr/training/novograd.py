@@ -73,7 +73,14 @@ class NovoGrad(torch.optim.Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load what `state_dict` gave; the second moments keep their precision, which torch would lower to that of the parameters."""
+        """Load what `state_dict` gave; the second moments keep their precision, which torch would lower to that of the parameters.
+
+        Raises:
+            ValueError: It is the state of another optimiser.
+        """
+        for kept in state_dict["state"].values():
+            if kept.keys() != {"exp_avg", "exp_avg_sq"} or kept["exp_avg_sq"].dim():
+                raise ValueError(f"this is no state of NovoGrad: it has {', '.join(kept)}, expected exp_avg and a number exp_avg_sq")
         super().load_state_dict(state_dict)
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for place, kept in state_dict["state"].items():

@@ -43,6 +43,8 @@ _SAME_WHEN_RESUMED = (
     "max_batch_seconds", "gradient_accumulation_steps", "seed", "data_seed", "min_seconds", "max_seconds", "min_characters_per_second",
     "max_characters_per_second", "min_symbol_count", "stream", "stream_window",
 )  # fmt: skip
+# A checkpoint holds the state of its optimiser, NovoGrad's betas too.
+_OPTIMIZER = ("novograd", "optim")
 _VERSIONS = ("hfasr", "torch", "torchaudio", "transformers", "accelerate", "datasets", "phonemizer", "espeakng-loader", "soundfile")
 
 
@@ -64,9 +66,11 @@ def run_recipe(
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = HfArgumentParser(recipe_class, description=main.__doc__, allow_abbrev=False)
     with user_errors():
+        named = _named(arguments, recipe_class)
         if presets is not None:
             given = parser.parse_args(arguments)
-            parser.set_defaults(**_without_rivals(presets(given), _named(arguments, recipe_class)))
+            parser.set_defaults(**_without_rivals(presets(given), named))
+        _check_optimizer(named, novograd_is_preset=parser.get_default("novograd") is not None)
         (recipe,) = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
         main(recipe)
 
@@ -91,6 +95,14 @@ def _without_rivals(preset: dict, named: set[str]) -> dict:
         "learning_rate": {"optim"} if preset.get("novograd") else set(),
     }
     return {name: value for name, value in preset.items() if not rivals.get(name, set()) & named}
+
+
+def _check_optimizer(named: set[str], *, novograd_is_preset: bool) -> None:
+    """Refuse flags that leave open which optimiser is meant, or give NovoGrad a learning rate that was chosen for another."""
+    if {"optim", "novograd"} <= named:
+        raise ValueError("optim and novograd each choose the optimiser; give one of them")
+    if "novograd" in named and not novograd_is_preset and "learning_rate" not in named:
+        raise ValueError("novograd takes about ten times the learning rate of what it replaces here; give --learning_rate too")
 
 
 def start_run(recipe: CTCTrainingArguments) -> None:
@@ -236,12 +248,13 @@ def _check_same_run(folder: Path, before: dict, now: dict) -> None:
     for name in ("base_model", "model_type", "parameters", "processes"):
         if before.get(name) != now[name]:
             raise ValueError(f"{folder} was trained with {name} {before.get(name)}, this command has {now[name]}; resume with the same")
-    for name in _SAME_WHEN_RESUMED:
-        if before["arguments"].get(name) != now["arguments"].get(name):
-            raise ValueError(
-                f"{folder} was trained with {name} {before['arguments'].get(name)}, this command has {now['arguments'].get(name)}; "
-                "it decides which rows come next. Resume with the same"
-            )
+    for names, why in ((_SAME_WHEN_RESUMED, "it decides which rows come next"), (_OPTIMIZER, "the checkpoint holds the optimiser's state")):
+        for name in names:
+            if before["arguments"].get(name) != now["arguments"].get(name):
+                raise ValueError(
+                    f"{folder} was trained with {name} {before['arguments'].get(name)}, this command has {now['arguments'].get(name)}; "
+                    f"{why}. Resume with the same"
+                )
 
 
 def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: Iterable[str] = ("validation", "test")) -> dict:

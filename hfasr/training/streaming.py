@@ -7,6 +7,7 @@ repeated.
 """
 
 import copy
+import gc
 import json
 import logging
 import os
@@ -158,6 +159,7 @@ class StreamBatchSampler(Sampler[list[dict]]):
             self._reader.close()
             self._reader = None
             self._shards.close()
+            gc.collect()  # Arrow's threads end with their reader; alive at Python's exit they abort the process (apache/arrow#45214)
 
     def _read_window(self, stop: threading.Event) -> Window:
         """Read the next window and plan it."""

@@ -184,10 +184,15 @@ class CTCTrainer(Trainer):
         )
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Return the loss, the label id of every frame `(B, T)` with -100 past each row's end, and the labels `(B, L)`."""
+        """Return the loss, the label id of every frame `(B, T)` with -100 past each row's end, and the labels `(B, L)`.
+
+        A row with a character that has no symbol, which is a blank among its labels, has no loss, as in training.
+        """
         inputs = self._prepare_inputs(inputs)
+        unknown = (inputs["labels"] == self.model.config.pad_token_id).any(-1, keepdim=True)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+            labels = inputs["labels"].masked_fill(unknown, PADDING)
+            loss, outputs = self.compute_loss(model, {**inputs, "labels": labels}, return_outputs=True)
         if prediction_loss_only:
             return loss.detach(), None, None
         ids = outputs.logits.argmax(-1)
@@ -342,7 +347,10 @@ def tri_stage_scale(update: int, *, updates: int, shares: list[float], final: fl
 
 
 def frame_error_rate(prediction: EvalPrediction, *, tokenizer, blank: int, unit: str) -> dict[str, float]:
-    """Score frame labels `(N, T)` against label ids `(N, L)`: `{"per": ...}` or `{"cer": ...}`, by unit."""
+    """Score frame labels `(N, T)` against label ids `(N, L)`: `{"per": ...}` or `{"cer": ...}`, by unit.
+
+    Characters that have no symbol, and so no id, are left out of the references; the score after training, of texts, counts them.
+    """
     hypotheses = decode_frames(prediction.predictions, tokenizer, blank)
     references = [labels_to_text(row, tokenizer) for row in prediction.label_ids]
     return {RATE_NAMES[unit]: error_rate(references, hypotheses, unit)}

@@ -45,6 +45,7 @@ NASTY = [
     float("inf"),
     "",
     "x" * 5000,
+    "a\n\x1b[2J",
     "\ud800",
     "../../etc/passwd",
     [],
@@ -73,15 +74,18 @@ def main(count: int, seed: int) -> dict:
             signal.alarm(SECONDS_ALLOWED)
             start = time.perf_counter()
             try:
-                build_nemo(read_nemo(path))
+                checkpoint = read_nemo(path)
+                build_nemo(checkpoint)
                 figures["read"] += 1
+                if not "".join((checkpoint.framing_reason, *checkpoint.remarks)).isprintable():
+                    raise AssertionError(f"not printable: {checkpoint.framing_reason!r}, {checkpoint.remarks}")
             except (ValueError, FileNotFoundError, OSError) as error:
                 message = str(error).removeprefix(f"{path}: ")
                 figures["refused"] += 1
                 figures[f"refused: {re.sub(r'[0-9]+', '#', message)[:40]}"] += 1
                 longest = max(longest, len(message))
-                if "\n" in message or re.search(r"\. [A-Z]", message):
-                    raise AssertionError(f"no single sentence: {message!r}") from error
+                if not message.isprintable() or re.search(r"\. [A-Z]", message):
+                    raise AssertionError(f"no single printable sentence: {message!r}") from error
             signal.alarm(0)
             slowest = max(slowest, time.perf_counter() - start)
             if found := [file.name for file in sandbox.iterdir()]:

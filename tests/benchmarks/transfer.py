@@ -1,7 +1,7 @@
 """Kazakh letters learned from an imported English QuartzNet, beside the same encoder with a random head, and beside random weights.
 
     python tests/benchmarks/transfer.py
-    python tests/benchmarks/transfer.py --english_flags "--max_steps 4" --flags "--max_steps 4" --every 2 --utterances 24
+    python tests/benchmarks/transfer.py --english_flags "--max_steps 4" --flags "--max_steps 4" --every 2
 
 There is no trained English checkpoint to be had here, so recipes/en_char.py makes one on the embedded English corpus; it is
 written as a .nemo archive and imported from that. Then recipes/kk_char.py runs three times on the embedded Kazakh corpus with equal
@@ -9,7 +9,6 @@ numbers and seeds. The table gives loss and CER of the validation split by updat
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -22,24 +21,20 @@ import torch
 import yaml
 
 TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS / "models"))
+sys.path[:0] = [str(TESTS), str(TESTS / "models")]
 
+import recipe_runs  # noqa: E402
 from nemo_files import front_end_buffers, nemo_config, saved, write_archive  # noqa: E402
 
 from hfasr.models.load import load_model  # noqa: E402
 from hfasr.models.nemo import nemo_names  # noqa: E402
-from hfasr.training.run import run_recipe  # noqa: E402
 
 STARTS = ("English, rows kept and paired", "English encoder, random head", "all random")
 
 
 def run(name: str, *flags: str | Path) -> list[dict]:
     """Run a recipe with further flags; return what its evaluations during training found."""
-    spec = importlib.util.spec_from_file_location(name, TESTS.parent / "recipes" / f"{name}.py")
-    recipe = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    recipe_class = getattr(recipe, name.title().replace("_", ""))
-    run_recipe(recipe.main, recipe_class, recipe.presets, ["--report_to", "none", "--disable_tqdm", "true", *map(str, flags)])
+    recipe_runs.run(name, "--report_to", "none", "--disable_tqdm", "true", *flags)
     folder = Path(flags[flags.index("--output_dir") + 1])
     newest = max(folder.glob("checkpoint-*"), key=lambda checkpoint: int(checkpoint.name.partition("-")[2]))
     history = json.loads((newest / "trainer_state.json").read_text())["log_history"]

@@ -86,6 +86,7 @@ def test_front_matter_and_model_index_parse(run):
 
 def test_from_scratch_on_the_embedded_corpus(run):
     _write(run, RECIPE | {"base_model": "quartznet-small", "model_type": "quartznet", "synthetic": True, "corpus": {"name": "embedded"}})
+    (run / "config.json").write_text('{"auto_map": {"AutoModelForCTC": "quartznet.QuartzNetForCTC"}}')
     card = ModelCard.load(write_card(run))
     assert card.data.base_model is None
     assert card.data.datasets == ["hfasr_embedded_corpus_ky"]
@@ -206,6 +207,11 @@ def test_settings_that_others_replace_are_left_out(run):
     for row in ("| `novograd` | [0.8, 0.5] |", "| `lr_scheduler_kwargs` | {'min_lr': 1e-05} |", "| `weight_decay` | 0.001 |"):
         assert row in text
     assert "adam" not in text
+
+
+def test_parts_of_a_corpus_are_told(run):
+    _write(run, RECIPE | {"arguments": {"train_parts": ["train-clean-100", "train-other-500"]}})
+    assert "| `train_parts` | ['train-clean-100', 'train-other-500'] |" in write_card(run).read_text(encoding="utf-8")
 
 
 def test_what_is_missing_is_said(run):

@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 import yaml
 from nemo_files import LATIN, saved, write_archive, write_nemo
 from torch.nn import functional
 from transformers import AutoModelForCTC, AutoProcessor, AutoTokenizer
 
+from hfasr.models import nemo_archive
 from hfasr.models.citrinet import CitrinetConfig, CitrinetForCTC
 from hfasr.models.encoder import BLOCK_DEFAULTS
 from hfasr.models.nemo import build_nemo, import_nemo, nemo_names, read_nemo
@@ -56,7 +58,6 @@ def imported(nemo_folder):
 @pytest.fixture(scope="session")
 def sentencepiece_model():
     """Train a tiny model: (options of the trainer) -> its bytes."""
-    sentencepiece = pytest.importorskip("sentencepiece")
 
     def train(**options) -> bytes:
         model = io.BytesIO()
@@ -242,7 +243,6 @@ def test_kernel_size_factor_and_sticky_residual_mode(tmp_path):
 def test_reads_what_the_archive_says(nemo_folder, name):
     checkpoint = read_nemo(nemo_folder / f"{name}.nemo")
     assert checkpoint.target.endswith("EncDecCTCModel")
-    assert checkpoint.nemo_version == "3.0.0"
     assert checkpoint.feature_extractor.framing == "current"
     assert "3.0.0" in checkpoint.framing_reason
     config = checkpoint.config
@@ -320,8 +320,6 @@ def test_sections_of_the_first_betas(tmp_path):
     "options", [{}, {"bos_id": -1, "eos_id": -1, "normalization_rule_name": "identity"}, {"pad_id": 3, "add_dummy_prefix": False}]
 )
 def test_sentencepiece(sentencepiece_model, kind, options):
-    import sentencepiece
-
     model = sentencepiece_model(model_type=kind, **options)
     theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
     tokenizer, pieces = sentencepiece_tokenizer(model)
@@ -426,17 +424,17 @@ import sys
 sys.modules["hfasr"] = None
 import numpy as np, torch
 from transformers import AutoModelForCTC, AutoProcessor, pipeline
-waveform = np.load("waveform.npy")
+waveforms = list(np.load("waveforms.npz").values())
 for name in sys.argv[1:]:
     model = AutoModelForCTC.from_pretrained(name, trust_remote_code=True)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
-    inputs = processor(waveform, sampling_rate=16_000, return_tensors="pt")
+    for part in (model, processor.feature_extractor):
+        assert type(part).__module__.startswith("transformers_modules"), type(part)
+    inputs = processor(waveforms, sampling_rate=16_000, return_tensors="pt", padding=True)
     with torch.no_grad():
-        np.save(f"{name}/logits.npy", model(**inputs).logits[0].numpy())
-    recognise = pipeline(
-        "automatic-speech-recognition", model=model, tokenizer=processor.tokenizer, feature_extractor=processor.feature_extractor
-    )
-    open(f"{name}/text.txt", "w").write(recognise(waveform)["text"])
+        np.save(f"{name}/logits.npy", model(**inputs).logits.numpy())
+    recognise = pipeline("automatic-speech-recognition", model=name, trust_remote_code=True)
+    open(f"{name}/text.txt", "w").write(recognise(waveforms[0])["text"])
 """
 
 
@@ -449,7 +447,7 @@ def test_checkpoint_loads_without_hfasr(tmp_path, sentencepiece_model, waveforms
 
     write_nemo(tmp_path / "characters.nemo", CITRINET, LATIN)
     write_nemo(tmp_path / "pieces.nemo", QUARTZNET, pieces, change=change, files={"tokenizer.model": model})
-    np.save(tmp_path / "waveform.npy", waveforms[0])
+    np.savez(tmp_path / "waveforms.npz", *waveforms)
     names = ["characters", "pieces"]
     for name in names:
         import_nemo(tmp_path / f"{name}.nemo", tmp_path / name)
@@ -457,10 +455,11 @@ def test_checkpoint_loads_without_hfasr(tmp_path, sentencepiece_model, waveforms
     for name in names:
         model, processor = load_nemo(tmp_path / f"{name}.nemo")
         with torch.no_grad():
-            logits = model(**processor(waveforms[0], sampling_rate=16_000, return_tensors="pt")).logits[0]
+            logits = model(**processor(waveforms, sampling_rate=16_000, return_tensors="pt", padding=True)).logits
+            alone = model(**processor(waveforms[0], sampling_rate=16_000, return_tensors="pt")).logits[0]
         # another number of threads sums in another order
         np.testing.assert_allclose(np.load(tmp_path / name / "logits.npy"), logits.numpy(), rtol=0, atol=1e-5)
-        text = processor.tokenizer.decode(logits.argmax(-1))
+        text = processor.tokenizer.decode(alone.argmax(-1))
         assert (tmp_path / name / "text.txt").read_text() == text
         assert text
         stored = AutoTokenizer.from_pretrained(tmp_path / name)
@@ -508,6 +507,27 @@ def test_verb(tmp_path, capsys, monkeypatch):
         "nemo24, as asked for",
     ):
         assert expected in shown
+
+
+def test_verb_prints_nothing_raw(tmp_path, capsys):
+    from hfasr import cli
+
+    def change(options: dict) -> None:
+        options |= {"target": f"{NASTY}.EncDecCTCModel", "nemo_version": f"2.5{NASTY}"}
+        options["spec_augment"]["_target_"] = NASTY
+
+    write_nemo(tmp_path / "x.nemo", QUARTZNET, ["\x1b[2J", "\n", "ә", " ", "\u200c"], change=change)
+    cli.import_nemo(tmp_path / "x.nemo", tmp_path / "out")
+    shown = capsys.readouterr().out
+    assert all(line.isprintable() for line in shown.split("\n"))
+    for expected in (
+        r"QuartzNet, from Bad\x1b[2J\nerror: fine.EncDecCTCModel",
+        r"5 and the blank: \x1b[2J \n ә (space) \u200c",
+        r"current, saved by NeMo 2.5Bad\x1b[2J\nerror: fine, 2.5 or newer",
+        r"spec_augment is a Bad\x1b[2J\nerror: fine, which is not taken over",
+    ):
+        assert expected in shown
+    assert read_nemo(tmp_path / "x.nemo").labels[:2] == ("\x1b[2J", "\n")
 
 
 # bad input
@@ -573,7 +593,7 @@ def _huge_tar(path: Path, members: dict[str, bytes]) -> None:
 
 
 def _huge_gzip(path: Path, members: dict[str, bytes]) -> None:
-    write_archive(path, {**members, "zeros": bytes(100 << 20)}, packed=True)
+    write_archive(path, {**members, "zeros": bytes(10 << 20)}, packed=True)
 
 
 def _huge_record(weights: dict) -> bytes:
@@ -618,6 +638,7 @@ def _set(*keys: object):
 
 
 BLOCK = ("encoder", "jasper", 1)
+NASTY = "Bad\x1b[2J\nerror: fine"
 
 
 def _config(text: bytes):
@@ -651,7 +672,7 @@ BAD = {
     "merge tag": (_config(b"a: &a {x: 1}\nb: {!!merge m: *a}\n"), r"plain values \(tags\)"),
     "merge key": (_config(b"a: &a {x: 1}\nb: {<<: *a}\n"), r"plain values \(merge keys\)"),
     "number to the base of 60": (_config(b"a: " + b":".join([b"1"] * 600) + b"\n"), "a number of too many digits"),
-    "millions of values": (_config(b"a: [" + b"a," * 1_000_001 + b"]\n"), "too many values"),
+    "millions of values": (_config(b"a: [" + b"a," * 10_001 + b"]\n"), "too many values"),
     "one number for many": (_expanded, "holds tensors of 40,000,000 bytes in a file of"),
     "python object": (
         lambda path, members: write_archive(path, {"model_config.yaml": b"a: !!python/object/apply:os.system [true]\n"}),
@@ -670,6 +691,8 @@ BAD = {
     "activation": (_configured(_set("encoder", "activation", "swish")), "activation is 'swish', expected relu, as nothing"),
     "splicing": (_configured(_set("preprocessor", "frame_splicing", 3)), "preprocessor.frame_splicing is 3, expected 1, as nothing"),
     "clamp": (_configured(_set("preprocessor", "log_zero_guard_type", "clamp")), "log_zero_guard_type is 'clamp', expected add"),
+    "class that clears the screen": (_configured(_set("encoder", "_target_", f"x.{NASTY}")), r"is a Bad\\x1b\[2J\\nerror: fine, supp"),
+    "preprocessor that clears the screen": (_configured(_set("preprocessor", "_target_", NASTY)), r"is a Bad\\x1b\[2J\\nerror: fine, supp"),
     "mfcc": (_configured(_set("preprocessor", "_target_", "x.AudioToMFCCPreprocessor")), "the preprocessor is a AudioToMFCCPreprocessor"),
     "window": (_configured(_set("preprocessor", "window", "hamming")), "featurizer.window of the archive is not the one that the config"),
     "filters": (_configured(_set("preprocessor", "highfreq", 7000)), "featurizer.fb of the archive is not the one that the config"),
@@ -722,7 +745,10 @@ def _alias_bomb(last: str) -> bytes:
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused_in_one_sentence(tmp_path, members, case):
+def test_bad_input_is_refused_in_one_sentence(tmp_path, members, case, monkeypatch):
+    # what goes past these takes seconds to make and to read
+    monkeypatch.setattr(nemo_archive, "_MOST_CONFIG_EVENTS", 10_000)
+    monkeypatch.setattr(nemo_archive, "_ALWAYS_ALLOWED_GROWTH", 1 << 20)
     make, message = BAD[case]
     folder = tmp_path / "sandbox"
     folder.mkdir()
@@ -732,7 +758,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, members, case):
         import_nemo(path, folder / "out")
     text = str(refused.value)
     assert text.startswith(f"{path}: ")
-    assert "\n" not in text
+    assert text.isprintable()
     assert "weights_only" not in text
     assert len(text) - len(str(path)) < 400
     assert not any(folder.iterdir())

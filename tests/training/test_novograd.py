@@ -118,6 +118,20 @@ def test_state_saved_and_loaded_goes_on_bitwise(problem, dtype):
             assert value.dtype == resumed.state[other][name].dtype
 
 
+def test_the_state_of_another_optimiser_is_refused(problem):
+    parameters, gradients = problem
+    for other in (torch.optim.AdamW(parameters), torch.optim.SGD(parameters, momentum=0.9)):
+        follow(other, parameters, gradients, range(1))
+        with pytest.raises(ValueError, match="no state of NovoGrad: it has .*expected exp_avg"):
+            NovoGrad(parameters).load_state_dict(other.state_dict())
+    theirs = NovoGrad(parameters)
+    follow(theirs, parameters, gradients, range(1))
+    state = theirs.state_dict()
+    state["state"][0]["exp_avg_sq"] = torch.ones(SHAPES[0])  # a moment per weight
+    with pytest.raises(ValueError, match="a number exp_avg_sq"):
+        NovoGrad(parameters).load_state_dict(state)
+
+
 def test_second_moment_of_bfloat16_is_float32():
     parameter = torch.nn.Parameter(torch.zeros(4096, dtype=torch.bfloat16))
     parameter.grad = torch.full_like(parameter, 2.0**40)
@@ -211,6 +225,12 @@ def test_trainer_takes_it_and_resumes_bitwise(corpus, tmp_path):
     resumed.train(str(tmp_path / "checkpoint-3"))
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_run_of_adam_is_not_resumed_with_it(corpus, tmp_path):
+    build(corpus, tmp_path, novograd=None, learning_rate=1e-4, max_steps=3).train()
+    with pytest.raises(ValueError, match="no state of NovoGrad"):
+        build(corpus, tmp_path).train(str(tmp_path / "checkpoint-3"))
 
 
 def test_a_frozen_start_trains_the_head_alone(corpus, tmp_path):

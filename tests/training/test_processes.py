@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+from test_resume import REPOSITORY, SMALL
+
 from hfasr.corpora import common_voice
 from hfasr.corpora.rows import plain
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def launch(release: Path, output: Path, *flags: str) -> subprocess.Popen:
@@ -19,7 +19,7 @@ def launch(release: Path, output: Path, *flags: str) -> subprocess.Popen:
         sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0",
         "recipes/ky_phoneme.py", "--corpus", release, "--output_dir", output, "--base_model", "unispeech-tiny", "--report_to", "none",
         "--disable_tqdm", "true", "--max_batch_seconds", "12", "--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "2",
-        "--eval_strategy", "steps", "--eval_steps", "2", *flags,
+        "--eval_strategy", "steps", "--eval_steps", "2", "--model_config", json.dumps(SMALL), *flags,
     ]  # fmt: skip
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     log = open(f"{output}.log", "a")  # noqa: SIM115 (the process writes to it)

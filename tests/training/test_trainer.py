@@ -87,6 +87,16 @@ def test_an_all_blank_model_yields_empty_text(corpus, tmp_path):
     assert trainer.transcribe(corpus["test"]) == [""] * len(corpus["test"])
 
 
+def test_a_row_with_a_character_without_a_symbol_has_no_loss(corpus, tmp_path):
+    trainer = build(corpus, tmp_path)
+    batch = trainer.data_collator([{**row, "labels": [1, 2, 3]} for row in plain(corpus["test"]).select(range(2))])
+    trainer.model.eval()
+    alone, _, _ = trainer.prediction_step(trainer.model, {**batch, "labels": torch.tensor([[1, 2, 3], [-100, -100, -100]])}, False)
+    loss, _, labels = trainer.prediction_step(trainer.model, {**batch, "labels": torch.tensor([[1, 2, 3], [1, 0, 3]])}, False)
+    assert float(loss) == float(alone) > 0
+    assert labels.tolist() == [[1, 2, 3], [1, 0, 3]]
+
+
 def test_transcripts_come_in_the_order_of_the_rows(corpus, tmp_path):
     trainer = build(corpus, tmp_path, base="quartznet-small", max_steps=1)
     trainer.model.eval()

@@ -229,7 +229,3 @@ def test_espeak_reads_words_as_kazakh(sentences):
         assert len(words) == phonemes.count("|") + 1
         for word, spoken in zip(words, phonemes.split("|"), strict=True):
             assert len(word) - 1 <= len(spoken.split()) <= len(word) + len(re.findall("[щциёюя]", word.lower())), (word, spoken)
-
-
-def test_sentences_come_from_the_given_random_only():
-    assert [kk.sentence(Random(5)) for _ in range(3)] == [kk.sentence(Random(5))] * 3

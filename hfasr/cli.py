@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Annotated
 
@@ -141,7 +142,8 @@ def transcribe(
         one = files == paths and len(files) == 1
         for record in records:
             if not record["error"]:
-                print(record["text"] if one else f"{record['path']}\t{record['text']}")
+                text = _one_line(record["text"])
+                print(text if one else f"{record['path']}\t{text}")
     if unread:
         print(f"{len(unread)} of {len(files)} files could not be read:", *unread, sep="\n  ", file=sys.stderr)
         raise typer.Exit(1)
@@ -168,7 +170,7 @@ def import_nemo(
     extractor, labels = checkpoint.feature_extractor, checkpoint.labels
     parameters = sum(tensor.numel() for name, tensor in checkpoint.weights.items() if ".running_" not in name and ".num_" not in name)
     window, hop = (1000 * samples / extractor.sampling_rate for samples in (extractor.window_length, extractor.hop_length))
-    named = ("(space)" if label == " " else label if label.isprintable() else shown(label) for label in labels[:50])
+    named = ("(space)" if label == " " else label if label.isprintable() and len(label) < 20 else shown(label) for label in labels[:50])
     symbols = " ".join(named) + (" ..." if len(labels) > 50 else "")
     print(f"class       {type(checkpoint.config).__name__.removesuffix('Config')}, from {shown(checkpoint.target)}")
     print(f"parameters  {parameters:,}")
@@ -206,6 +208,11 @@ def _check_writable(file: Path) -> None:
 def _printable(name: str) -> str:
     """Return a file's name, or a message with one, as UTF-8: names from old systems can be opened but not written."""
     return os.fsencode(name).decode(errors="replace")
+
+
+def _one_line(text: str) -> str:
+    """Return a transcript without line breaks and what else moves a terminal's cursor, which a model's symbols may hold."""
+    return "".join(" " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character for character in text)
 
 
 def main() -> None:

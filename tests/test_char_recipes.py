@@ -187,9 +187,8 @@ def test_the_embedded_corpus_takes_its_own_numbers(name, start, monkeypatch):
 
 def test_a_flag_wins_over_the_optimiser_of_the_preset(capsys):
     corpus = ["--corpus", "AISHELL-2"]
-    adam = parsed("zh_char", *corpus, "--optim", "adamw_torch")
-    assert (adam.novograd, adam.learning_rate, adam.warmup_steps) == (None, 5e-5, 5000)
-    assert parsed("zh_char", *corpus, "--optim=adamw_torch", "--learning_rate", "1e-3").learning_rate == 1e-3
+    adam = parsed("zh_char", *corpus, "--optim=adamw_torch", "--learning_rate", "1e-3")
+    assert (adam.novograd, adam.learning_rate, adam.warmup_steps) == (None, 1e-3, 5000)
     betas = parsed("zh_char", *corpus, "--novograd", "0.95", "0.5")
     assert (betas.novograd, betas.learning_rate) == ([0.95, 0.5], 0.05)
     linear = parsed("zh_char", *corpus, "--lr_scheduler_type", "linear")
@@ -201,3 +200,4 @@ def test_a_flag_wins_over_the_optimiser_of_the_preset(capsys):
 
     assert "give one of them" in refused(capsys, "zh_char", *corpus, "--optim", "sgd", "--novograd", "0.8", "0.5")
     assert "give --learning_rate too" in refused(capsys, "zh_char", "--novograd", "0.8", "0.5")
+    assert "give --learning_rate too" in refused(capsys, "zh_char", *corpus, "--optim", "adamw_torch")

@@ -220,9 +220,10 @@ def test_a_run_is_resumed_as_it_was(toy_release, finished, capsys):
     flags = [*QUICK, "--corpus", toy_release, "--output_dir", finished, "--resume_from_checkpoint"]
     assert "base_model quartznet-small" in refused(capsys, *flags, "--base_model", "quartznet-5x1")
     assert "max_batch_seconds 40.0" in refused(capsys, *flags, "--max_batch_seconds", "30")
-    assert "optim adamw_torch_fused, this command has sgd; the checkpoint holds" in refused(capsys, *flags, "--optim", "sgd")
+    assert "with optim adamw_torch_fused, this command comes with optim sgd; the checkpoint's" in refused(capsys, *flags, "--optim", "sgd")
+    assert "with learning_rate 0.5; the checkpoint's optimiser goes on" in refused(capsys, *flags, "--learning_rate", "0.5")
     message = refused(capsys, *flags, "--novograd", "0.8", "0.5", "--learning_rate", "0.01")
-    assert "novograd None, this command has [0.8, 0.5]; the checkpoint holds" in message
+    assert "without novograd, this command comes with novograd [0.8, 0.5]; the checkpoint's optimiser" in message
     assert (finished / "recipe.json").read_bytes() == before
 
 
@@ -233,9 +234,9 @@ def test_a_run_of_novograd_is_resumed_with_it(toy_release, finished, tmp_path, c
     recipe["arguments"]["novograd"] = [0.8, 0.5]
     (folder / "recipe.json").write_text(json.dumps(recipe))
     flags = [*QUICK, "--corpus", toy_release, "--output_dir", folder, "--resume_from_checkpoint"]
-    assert "novograd [0.8, 0.5], this command has None" in refused(capsys, *flags)
+    assert "with novograd [0.8, 0.5], this command comes without novograd" in refused(capsys, *flags)
     other = refused(capsys, *flags, "--novograd", "0.8", "0.25", "--learning_rate", "0.01")
-    assert "this command has [0.8, 0.25]" in other
+    assert "this command comes with novograd [0.8, 0.25]" in other
 
 
 def test_a_flag_wins_over_the_preset_of_the_same_purpose(tmp_path):

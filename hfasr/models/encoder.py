@@ -70,6 +70,11 @@ class ConvEncoderConfig(PreTrainedConfig):
     ):
         if ctc_loss_reduction not in ("mean", "sum"):
             raise ValueError(f"ctc_loss_reduction is {ctc_loss_reduction!r}, expected 'mean' or 'sum'")
+        counts = {"freq_masks": freq_masks, "freq_width": freq_width, "time_masks": time_masks, "rect_masks": rect_masks}
+        counts |= {"rect_freq": rect_freq, "rect_time": rect_time} | ({} if isinstance(time_width, float) else {"time_width": time_width})
+        for name, count in counts.items():
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise ValueError(f"{name} is {count!r}, expected a whole number from 0 up")
         if not blocks:
             raise ValueError("blocks is empty, expected a list of at least one block")
         for name, share in (("dropout", dropout), ("time_width", time_width if isinstance(time_width, float) else 0.0)):

@@ -41,7 +41,7 @@ from .quartznet import QuartzNetConfig
 logger = logging.getLogger(__name__)
 
 # what follows from the weights, the vocabulary and the front end of a .nemo archive
-_SETTLED = ("blocks", "vocab_size", "pad_token_id", "num_mel_bins", "hop_length")
+_SETTLED = ("model_type", "blocks", "vocab_size", "pad_token_id", "num_mel_bins", "hop_length")
 
 # under 1 M parameters: 4 layers of width 128 behind the usual 20 ms feature encoder, here 64 channels wide
 TINY_TRANSFORMER = {

@@ -79,6 +79,8 @@ class NemoArchive:
             ValueError: it is missing, not in torch's zip format, or holds more than tensors.
         """
         offset, size = self._place(WEIGHTS)
+        if size > _MOST_BYTES:
+            raise ValueError(f"{WEIGHTS} has {size:,} bytes, expected at most {_MOST_BYTES:,}")
         with tempfile.TemporaryDirectory(prefix="hfasr-nemo-") as folder:
             path = Path(folder, "weights")
             self._file.seek(offset)
@@ -234,7 +236,8 @@ def _check_zip(path: Path) -> None:
     with open(path, "rb") as file:
         if file.read(len(_ZIP)) != _ZIP:
             raise ValueError(
-                f"{WEIGHTS} is not in torch's zip format (torch 1.6 and newer); restore and save the model with a newer NeMo to get it"
+                f"{WEIGHTS} is not in torch's zip format (torch 1.6 and newer); "
+                "if you trust who made it, a newer NeMo that restores and saves the model writes that"
             )
     try:
         with zipfile.ZipFile(path) as archive:

@@ -53,7 +53,8 @@ class RecipeArguments(CTCTrainingArguments):
     validation_split: str = field(default="validation", metadata={"help": "Split to evaluate on during training, such as dev_ios."})
     test_splits: list[str] = field(default_factory=lambda: ["test"], metadata={"help": "Splits to evaluate on at the end."})
     base_model: str | None = field(
-        default=None, metadata={"help": f"Model to start from: a Hub name, a folder, or one of {', '.join(BUILT_IN)} from scratch."}
+        default=None,
+        metadata={"help": f"Model to start from: a Hub name, a folder, a .nemo file, or one of {', '.join(BUILT_IN)} from scratch."},
     )
     min_seconds: float = field(default=0.5, metadata={"help": "Shortest training utterance."})
     max_seconds: float = field(default=20.0, metadata={"help": "Longest training utterance."})

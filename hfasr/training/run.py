@@ -43,8 +43,10 @@ _SAME_WHEN_RESUMED = (
     "max_batch_seconds", "gradient_accumulation_steps", "seed", "data_seed", "min_seconds", "max_seconds", "min_characters_per_second",
     "max_characters_per_second", "min_symbol_count", "stream", "stream_window",
 )  # fmt: skip
-# A checkpoint holds the state of its optimiser, NovoGrad's betas too.
-_OPTIMIZER = ("novograd", "optim")
+# Trainer takes these from the checkpoint's optimiser, whatever the command says.
+_OPTIMIZER = (
+    "novograd", "optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+)  # fmt: skip
 _VERSIONS = ("hfasr", "torch", "torchaudio", "transformers", "accelerate", "datasets", "phonemizer", "espeakng-loader", "soundfile")
 
 
@@ -67,10 +69,9 @@ def run_recipe(
     parser = HfArgumentParser(recipe_class, description=main.__doc__, allow_abbrev=False)
     with user_errors():
         named = _named(arguments, recipe_class)
-        if presets is not None:
-            given = parser.parse_args(arguments)
-            parser.set_defaults(**_without_rivals(presets(given), named))
-        _check_optimizer(named, novograd_is_preset=parser.get_default("novograd") is not None)
+        preset = presets(parser.parse_args(arguments)) if presets is not None else {}
+        _check_optimizer(named, preset.get("novograd"))
+        parser.set_defaults(**_without_rivals(preset, named))
         (recipe,) = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
         main(recipe)
 
@@ -91,18 +92,19 @@ def _without_rivals(preset: dict, named: set[str]) -> dict:
         "lr_scheduler_type": {"tri_stage"},
         "warmup_steps": {"tri_stage"},
         "novograd": {"optim"},
-        # a rate for NovoGrad is far too high for others
-        "learning_rate": {"optim"} if preset.get("novograd") else set(),
     }
     return {name: value for name, value in preset.items() if not rivals.get(name, set()) & named}
 
 
-def _check_optimizer(named: set[str], *, novograd_is_preset: bool) -> None:
-    """Refuse flags that leave open which optimiser is meant, or give NovoGrad a learning rate that was chosen for another."""
+def _check_optimizer(named: set[str], preset_novograd: list[float] | None) -> None:
+    """Refuse flags that leave open which optimiser is meant, or give it a learning rate that was chosen for another."""
     if {"optim", "novograd"} <= named:
         raise ValueError("optim and novograd each choose the optimiser; give one of them")
-    if "novograd" in named and not novograd_is_preset and "learning_rate" not in named:
-        raise ValueError("novograd takes about ten times the learning rate of what it replaces here; give --learning_rate too")
+    changes = "optim" in named if preset_novograd else "novograd" in named
+    if changes and "learning_rate" not in named:
+        raise ValueError(
+            "novograd takes about ten times the learning rate of others, and this command changes between them; give --learning_rate too"
+        )
 
 
 def start_run(recipe: CTCTrainingArguments) -> None:
@@ -248,13 +250,25 @@ def _check_same_run(folder: Path, before: dict, now: dict) -> None:
     for name in ("base_model", "model_type", "parameters", "processes"):
         if before.get(name) != now[name]:
             raise ValueError(f"{folder} was trained with {name} {before.get(name)}, this command has {now[name]}; resume with the same")
-    for names, why in ((_SAME_WHEN_RESUMED, "it decides which rows come next"), (_OPTIMIZER, "the checkpoint holds the optimiser's state")):
+    for names, why in (
+        (_SAME_WHEN_RESUMED, "it decides which rows come next"),
+        (_OPTIMIZER, "the checkpoint's optimiser goes on with its own"),
+    ):
         for name in names:
-            if before["arguments"].get(name) != now["arguments"].get(name):
+            old, new = (run["arguments"].get(name) for run in (before, now))
+            # a fused optimiser has the state of the plain one
+            if old != new and not (name == "optim" and _plain_name(old) == _plain_name(new)):
                 raise ValueError(
-                    f"{folder} was trained with {name} {before['arguments'].get(name)}, this command has {now['arguments'].get(name)}; "
-                    f"{why}. Resume with the same"
+                    f"{folder} was trained {_with(name, old)}, this command comes {_with(name, new)}; {why}. Resume with the same"
                 )
+
+
+def _plain_name(optim: str) -> str:
+    return str(optim).removesuffix("_fused")
+
+
+def _with(name: str, value: object) -> str:
+    return f"without {name}" if value is None else f"with {name} {value}"
 
 
 def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: Iterable[str] = ("validation", "test")) -> dict:

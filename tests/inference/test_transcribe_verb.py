@@ -8,7 +8,7 @@ import pytest
 
 from hfasr import cli
 from hfasr.inference.files import find_audio
-from hfasr.inference.transcriber import Transcriber
+from hfasr.inference.transcriber import Transcriber, Transcript
 
 
 @pytest.fixture
@@ -51,6 +51,13 @@ def test_lines_and_records(run, checkpoint, recordings, tmp_path):
     assert [(record["path"], record["text"], record["duration"], record["error"]) for record in records] == [
         (str(recordings / name), expected[name].text, expected[name].duration, None) for name in FILES[1:3]
     ]
+
+
+def test_a_line_stays_a_line(run, checkpoint, recordings, monkeypatch):
+    """A model's symbols may hold anything."""
+    found = [Transcript("бир\nэки\x1b[2J үч\u2028төрт", None, 1.0)]
+    monkeypatch.setattr(Transcriber, "__call__", lambda self, files: found)
+    assert run(recordings / "z.wav", "--model", checkpoint)[:2] == (0, "бир эки [2J үч төрт\n")
 
 
 def test_a_file_that_cannot_be_read(run, checkpoint, recordings, tmp_path):

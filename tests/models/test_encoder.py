@@ -309,6 +309,9 @@ def test_masks_keep_their_sizes_and_places():
         ({"blocks": []}, "blocks is empty"),
         ({"dropout": 3}, "dropout is 3, expected a share"),
         ({"time_width": 2.5}, r"time_width is 2\.5, expected a share"),
+        ({"time_width": "all"}, "time_width is 'all', expected a whole number"),
+        ({"freq_masks": -1}, "freq_masks is -1, expected a whole number"),
+        ({"rect_masks": "many"}, "rect_masks is 'many', expected a whole number"),
     ],
 )
 def test_bad_configurations(options, message):

@@ -392,7 +392,14 @@ def test_overrides_of_convolutional_models_are_checked(small_blocks, tmp_path, t
     write_nemo(tmp_path / "x.nemo", QuartzNetConfig(blocks=small_blocks))
     own = load_model(tmp_path / "x.nemo")[0].config
     for given in (None, tokenizer):
-        for field, value in (("blocks", small_blocks[:2]), ("vocab_size", 5), ("pad_token_id", 7), ("num_mel_bins", 80), ("hop_length", 1)):
+        for field, value in (
+            ("model_type", "citrinet"),
+            ("blocks", small_blocks[:2]),
+            ("vocab_size", 5),
+            ("pad_token_id", 7),
+            ("num_mel_bins", 80),
+            ("hop_length", 1),
+        ):
             with pytest.raises(ValueError, match=f"config_overrides changes {field}, which .*x.nemo settles"):
                 load_model(tmp_path / "x.nemo", given, config_overrides={field: value, "dropout": 0.1})
     same = {"blocks": own.blocks, "pad_token_id": 0, "dropout": 0.2}

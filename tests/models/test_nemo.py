@@ -592,6 +592,16 @@ def _huge_tar(path: Path, members: dict[str, bytes]) -> None:
     path.write_bytes(_member("./model_weights.ckpt", size=10 << 30).tobuf(tarfile.GNU_FORMAT) + bytes(1024))
 
 
+def _sparse_tar(path: Path, members: dict[str, bytes]) -> None:
+    """10 GB of zeros, which take no room on the disk."""
+    write_archive(path, {name: content for name, content in members.items() if name != "model_weights.ckpt"})
+    content = path.read_bytes().rstrip(b"\0")
+    with open(path, "wb") as file:
+        file.write(content + bytes(-len(content) % 512))
+        file.write(_member("./model_weights.ckpt", size=10 << 30).tobuf(tarfile.GNU_FORMAT))
+        file.truncate(file.tell() + (10 << 30) + 1024)
+
+
 def _huge_gzip(path: Path, members: dict[str, bytes]) -> None:
     write_archive(path, {**members, "zeros": bytes(10 << 20)}, packed=True)
 
@@ -662,6 +672,7 @@ BAD = {
     "no config": (_without("model_config.yaml"), "has no model_config.yaml, found model_weights.ckpt"),
     "no weights": (_without("model_weights.ckpt"), "has no model_weights.ckpt, found model_config.yaml"),
     "10 GB declared": (_huge_tar, "declared to have 10,737,418,240 bytes, more than the archive"),
+    "10 GB of zeros": (_sparse_tar, "model_weights.ckpt has 10,737,418,240 bytes, expected at most 4,294,967,296"),
     "gzip of zeros": (_huge_gzip, "unpacks to more than"),
     "outside": (_with_member(_member("../outside", size=1), b"x"), "holds ../outside, a path that points outside"),
     "absolute": (_with_member(_member("/tmp/outside", size=1), b"x"), "/tmp/outside, a path that points outside"),

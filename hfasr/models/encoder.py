@@ -70,16 +70,18 @@ class ConvEncoderConfig(PreTrainedConfig):
     ):
         if ctc_loss_reduction not in ("mean", "sum"):
             raise ValueError(f"ctc_loss_reduction is {ctc_loss_reduction!r}, expected 'mean' or 'sum'")
+        if not blocks:
+            raise ValueError("blocks is empty, expected a list of at least one block")
+        shares = {"dropout": dropout}
         counts = {"freq_masks": freq_masks, "freq_width": freq_width, "time_masks": time_masks, "rect_masks": rect_masks}
-        counts |= {"rect_freq": rect_freq, "rect_time": rect_time} | ({} if isinstance(time_width, float) else {"time_width": time_width})
+        counts |= {"rect_freq": rect_freq, "rect_time": rect_time}
+        (shares if isinstance(time_width, float) else counts)["time_width"] = time_width
+        for name, share in shares.items():
+            if not (isinstance(share, int | float) and 0 <= share <= 1):
+                raise ValueError(f"{name} is {share!r}, expected a share from 0 to 1")
         for name, count in counts.items():
             if isinstance(count, bool) or not isinstance(count, int) or count < 0:
                 raise ValueError(f"{name} is {count!r}, expected a whole number from 0 up")
-        if not blocks:
-            raise ValueError("blocks is empty, expected a list of at least one block")
-        for name, share in (("dropout", dropout), ("time_width", time_width if isinstance(time_width, float) else 0.0)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} is {share}, expected a share from 0 to 1")
         self.blocks = [_checked_block(index, block) for index, block in enumerate(blocks)]
         self.vocab_size = vocab_size
         self.pad_token_id = pad_token_id

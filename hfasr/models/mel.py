@@ -34,7 +34,10 @@ FRAMES_PER_CALL = 512
 def _mel_matrix(
     sampling_rate: int, n_fft: int, mel_bins: int, low_hz: float = 0.0, high_hz: float | None = None, mel_norm: str | None = "slaney"
 ) -> torch.Tensor:
-    """Mel filters on Slaney's scale from `low_hz` to `high_hz` (None: half the sampling rate), float32 (n_fft // 2 + 1, M)."""
+    """Mel filters on Slaney's scale from `low_hz` to `high_hz` (None: half the sampling rate), float32 (n_fft // 2 + 1, M).
+
+    Transformers' `mel_filter_bank` gives the same for even sampling rates only: it halves the rate to a whole number, librosa does not.
+    """
     edges = np.linspace(*_mel(np.array([low_hz, sampling_rate / 2 if high_hz is None else high_hz])), mel_bins + 2)
     edges = np.where(edges < 15, edges * 200 / 3, 1000 * 6.4 ** ((edges - 15) / 27))
     rising = (np.arange(n_fft // 2 + 1)[:, None] * sampling_rate / n_fft - edges) / np.append(np.diff(edges), 1.0)

@@ -243,7 +243,7 @@ def _missing_symbols(trainer: CTCTrainer, corpus: DatasetDict) -> dict[str, dict
 
 
 def _check_same_run(folder: Path, before: dict, now: dict) -> None:
-    """Refuse to resume where the rows already trained on could not be told, or the weights would not fit."""
+    """Refuse to resume where the rows already trained on could not be told, the weights would not fit, or numbers would have no effect."""
     check_target_record(before.get("targets"), now["targets"], same_rows=True)
     if "rows_sha256" in before and before["rows_sha256"] != now["rows_sha256"]:
         raise ValueError(f"{folder} was trained on other rows than this command has: clips came, went or cannot be read; start a new run")

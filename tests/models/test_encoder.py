@@ -308,6 +308,7 @@ def test_masks_keep_their_sizes_and_places():
         ({"ctc_loss_reduction": "none"}, "expected 'mean' or 'sum'"),
         ({"blocks": []}, "blocks is empty"),
         ({"dropout": 3}, "dropout is 3, expected a share"),
+        ({"dropout": "little"}, "dropout is 'little', expected a share"),
         ({"time_width": 2.5}, r"time_width is 2\.5, expected a share"),
         ({"time_width": "all"}, "time_width is 'all', expected a whole number"),
         ({"freq_masks": -1}, "freq_masks is -1, expected a whole number"),

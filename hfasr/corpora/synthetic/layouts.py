@@ -27,10 +27,6 @@ class Utterance:
     pitch_range: int
     seed: int
 
-    def __repr__(self) -> str:
-        # Cache keys are made of this text, so it stays as it is when the class is renamed.
-        return f"_Utterance({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
-
 
 class Layout(ABC):
     """What a corpus of one layout is made of.

@@ -5,6 +5,7 @@ on one does not understand people. A language is one row of `LANGUAGES` in plan.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import os
@@ -62,7 +63,7 @@ def embedded(
         if split not in row.layout.splits or count < 0:
             raise ValueError(f"utterances counts clips of {', '.join(row.layout.splits)}, got {count} of {split!r}")
     plan = make_plan(language, seed, counts)
-    key = hashlib.sha256(repr((espeak.version(), plan)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(repr((espeak.version(), [dataclasses.astuple(one) for one in plan])).encode()).hexdigest()[:12]
     root = pathlib.Path(cache_dir or cache_folder()).expanduser().absolute() / "embedded"
     release = root / f"{row.layout.prefix}-{_VERSION}-{key}"
     if not release.exists():

@@ -1,5 +1,6 @@
 """What the embedded corpora say and in which voices, without sound: what holds for a corpus of any language."""
 
+import dataclasses
 import hashlib
 from collections import Counter
 from functools import cache
@@ -117,10 +118,10 @@ def test_other_seeds_say_other_things(language):
 
 
 def test_the_kyrgyz_corpus_stays_what_it_is():
-    # cache keys are made of this text, and the figures in the documents were measured on this corpus
-    text = repr(make_plan("ky", 1, {"train": 24, "dev": 6, "test": 6, "other": 2}))
-    assert text.startswith("[_Utterance(split='train', path='common_voice_ky_41000000.mp3', sentence='Анын борщту бышыргысы келет.', ")
-    assert hashlib.sha256(text.encode()).hexdigest()[:12] == "e0c44961c201"
+    # the figures in the documents were measured on this corpus
+    text = repr([dataclasses.astuple(one) for one in make_plan("ky", 1, {"train": 24, "dev": 6, "test": 6, "other": 2})])
+    assert text.startswith("[('train', 'common_voice_ky_41000000.mp3', 'Анын борщту бышыргысы келет.', ")
+    assert hashlib.sha256(text.encode()).hexdigest()[:12] == "8c2bb9460ff6"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -21,7 +21,7 @@ from hfasr.corpora.splits import split_by_speaker
 from hfasr.corpora.targets import add_target
 from hfasr.models.load import BUILT_IN
 from hfasr.training.arguments import CTCTrainingArguments
-from hfasr.training.batching import check_budget
+from hfasr.training.batches.sampler import check_budget
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ import torch
 from accelerate.data_loader import DataLoaderShard
 from datasets import Dataset, IterableDataset, Value
 from datasets.features import List
-from torch.nn import functional
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer
 from transformers.trainer_utils import EvalPrediction
 
@@ -24,11 +23,15 @@ from hfasr.files import write_text
 from hfasr.models.load import encoder_of, freeze_feature_encoder, output_lengths
 from hfasr.text.vocabulary import Labels, encode_targets
 from hfasr.training.arguments import CTCTrainingArguments
-from hfasr.training.batching import PADDING, CTCCollator, DurationBatchSampler, misfits
+from hfasr.training.batches.collator import PADDING, CTCCollator
+from hfasr.training.batches.fitting import drop_unfit
+from hfasr.training.batches.sampler import DurationBatchSampler
+from hfasr.training.batches.stream import EncodedRows, FollowStream, StreamBatchSampler, check_stream
 from hfasr.training.callbacks import FreezeEncoder, StopOnSignal, WatchLoss
 from hfasr.training.checkpoints import resume_folder, stream_state, stream_state_path, trained_seconds
+from hfasr.training.loss import ctc_loss_sum
 from hfasr.training.novograd import NovoGrad
-from hfasr.training.streaming import EncodedRows, FollowStream, StreamBatchSampler, check_stream
+from hfasr.training.optimization import tri_stage_scale
 
 logger = logging.getLogger(__name__)
 
@@ -278,72 +281,6 @@ class CTCTrainer(Trainer):
         """Sort rows for evaluation, longest first, so that batches of a fixed number of rows pad little."""
         order = np.argsort(-column(rows, "duration").to_numpy(), kind="stable")
         return self._labelled(plain(rows).select(order))[0], order.tolist()
-
-
-def drop_unfit(rows: Dataset, labels: Labels, model: PreTrainedModel, processor) -> tuple[Dataset, list[dict]]:
-    """Drop the rows that CTC cannot train on: no labels, or more labels than frames.
-
-    Args:
-        rows: Rows with `duration`.
-        labels: Their label ids.
-        model: Tells the frames of its logits.
-        processor: Its feature extractor tells the length of the input.
-
-    Returns:
-        The rows that fit, and one `{"split": "train", "id", "path", "reason"}` for each of the others.
-
-    Raises:
-        ValueError: No row is left.
-    """
-    reasons = misfits(labels, column(rows, "duration").to_numpy(), model, processor)
-    if len(reasons) == len(rows):
-        raise ValueError(f"none of the {len(rows)} training rows can be trained on, for example: {reasons.get(0, 'no rows')}")
-    if not reasons:
-        return rows, []
-    unfit = rows.select(list(reasons))
-    ids, paths = column(unfit, "id").to_pylist(), column(unfit, "audio", "path").to_pylist()
-    dropped = [
-        {"split": "train", "id": name, "path": path, "reason": reason}
-        for name, path, reason in zip(ids, paths, reasons.values(), strict=True)
-    ]
-    logger.warning("%d training rows are left out, for example %s: %s", len(dropped), dropped[0]["id"], dropped[0]["reason"])
-    return rows.select(np.delete(np.arange(len(rows)), list(reasons))), dropped
-
-
-def ctc_loss_sum(logits: torch.Tensor, labels: torch.Tensor, frames: torch.Tensor, blank: int, *, zero_infinity: bool) -> torch.Tensor:
-    """Return the CTC loss summed over the utterances, in float32 or better.
-
-    Args:
-        logits: `(B, T, V)`.
-        labels: `(B, L)` padded with -100; a row without labels counts nothing.
-        frames: Valid frames `(B,)`.
-        blank: Id of the blank.
-        zero_infinity: Count 0 for a row whose labels do not fit its frames.
-    """
-    log_probs = functional.log_softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32)).transpose(0, 1)
-    present = labels != PADDING
-    counts = present.sum(-1)
-    with torch.backends.cudnn.flags(enabled=False):  # cuDNN's CTC is not deterministic and wants blank 0
-        losses = functional.ctc_loss(
-            log_probs,
-            labels.where(present, 0),
-            frames.to(counts.device),
-            counts,
-            blank=blank,
-            reduction="none",
-            zero_infinity=zero_infinity,
-        )
-    return losses.where(counts > 0, 0.0).sum()
-
-
-def tri_stage_scale(update: int, *, updates: int, shares: list[float], final: float) -> float:
-    """Return the learning rate's factor: linear from 0.01 to 1, constant, exponential to `final` (fairseq's tri_stage)."""
-    warm_up, hold = shares[0] * updates, (shares[0] + shares[1]) * updates
-    if update < warm_up:
-        return 0.01 + 0.99 * update / warm_up
-    if update < hold:
-        return 1.0
-    return math.exp(math.log(final) * min(1.0, (update - hold) / max(1.0, updates - hold)))
 
 
 def frame_error_rate(prediction: EvalPrediction, *, tokenizer, blank: int, unit: str) -> dict[str, float]:

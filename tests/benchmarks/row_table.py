@@ -43,7 +43,7 @@ start = time.perf_counter()
 sys.path.insert(0, sys.argv[1])
 import ky_char
 imported = time.perf_counter()
-from hfasr.training.batching import CTCCollator
+from hfasr.training.batches.collator import CTCCollator
 from hfasr.training.run import run_recipe
 collate = CTCCollator.__call__
 

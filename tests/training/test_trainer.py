@@ -16,8 +16,11 @@ from hfasr.models.load import load_model
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments
+from hfasr.training.batches.fitting import drop_unfit
 from hfasr.training.callbacks import StopOnSignal, WatchLoss
-from hfasr.training.trainer import CTCTrainer, ctc_loss_sum, drop_unfit, tri_stage_scale
+from hfasr.training.loss import ctc_loss_sum
+from hfasr.training.optimization import tri_stage_scale
+from hfasr.training.trainer import CTCTrainer
 
 
 @pytest.fixture(scope="module")

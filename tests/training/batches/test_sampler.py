@@ -8,7 +8,9 @@ import torch
 from hfasr.audio import load_audio, write_audio
 from hfasr.models.load import load_model
 from hfasr.text.vocabulary import build_tokenizer, encode_targets
-from hfasr.training.batching import CTCCollator, DurationBatchSampler, cut_batches, misfits
+from hfasr.training.batches.collator import CTCCollator
+from hfasr.training.batches.fitting import misfits
+from hfasr.training.batches.sampler import DurationBatchSampler, cut_batches
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,10 @@ from hfasr.models.load import load_model
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments
-from hfasr.training.batching import CTCCollator
+from hfasr.training.batches.collator import CTCCollator
+from hfasr.training.batches.shards import Shards
+from hfasr.training.batches.stream import StreamBatchSampler
 from hfasr.training.checkpoints import damage
-from hfasr.training.shards import Shards
-from hfasr.training.streaming import StreamBatchSampler
 from hfasr.training.trainer import CTCTrainer
 
 # what is read matters here, so the model may be as small as can be
@@ -175,7 +175,7 @@ def launch(shards: Path, output: Path, wait_seconds: float) -> subprocess.Popen:
         sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0",
         __file__, shards, output, wait_seconds,
     ]  # fmt: skip
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
     log = open(f"{output}.log", "a")  # noqa: SIM115 (the process writes to it)
     return subprocess.Popen([*map(str, command)], env=environment, start_new_session=True, stdout=log, stderr=log)
 

@@ -25,8 +25,9 @@ from hfasr.audio import audio_duration
 from hfasr.corpora.rows import ENCODED_AUDIO
 from hfasr.text.vocabulary import encode_targets
 from hfasr.training.arguments import CTCTrainingArguments
-from hfasr.training.batching import cut_batches, misfits, shuffle_sorted
-from hfasr.training.shards import Shards
+from hfasr.training.batches.fitting import misfits
+from hfasr.training.batches.sampler import cut_batches, shuffle_sorted
+from hfasr.training.batches.shards import Shards
 
 logger = logging.getLogger(__name__)
 

@@ -1,23 +1,10 @@
-"""Rows -> batches of equal padded seconds -> tensors."""
+"""Rows -> batches of equal padded seconds."""
 
-import json
-import logging
 import math
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel
-
-from hfasr.audio import SAMPLING_RATE, load_audio, long_enough
-from hfasr.models.load import input_lengths, output_lengths
-from hfasr.text.vocabulary import Labels
-
-logger = logging.getLogger(__name__)
-
-PADDING = -100
 
 # Rows whose durations differ by less than this share change places from epoch to epoch. It costs about half of it in
 # padding: 2 % over the durations of Common Voice Kyrgyz at a budget of 320 s.
@@ -134,103 +121,3 @@ def cut_batches(order: np.ndarray, durations: np.ndarray, max_batch_seconds: flo
         batches.append(order[first:last].tolist())
         first = last
     return batches
-
-
-def misfits(labels: Labels, durations: np.ndarray, model: PreTrainedModel, processor) -> dict[int, str]:
-    """Say why CTC cannot train on some rows, by their places: no labels, more labels than frames, or a blank among the labels.
-
-    A label that repeats the one before it needs a blank between, so L labels with R repeats need L + R frames (Graves et
-    al. 2006).
-
-    Args:
-        labels: Label ids of the rows.
-        durations: Seconds of each row `(N,)`.
-        model: Tells the frames of its logits.
-        processor: Its feature extractor tells the length of the input.
-    """
-    samples = torch.from_numpy(np.rint(np.asarray(durations) * SAMPLING_RATE).astype(np.int64))
-    frames = output_lengths(model, input_lengths(processor, samples)).numpy()
-    starts, ends = labels.offsets[:-1], labels.offsets[1:]
-    again = np.zeros(len(labels.ids) + 1, np.int64)
-    again[1:-1] = labels.ids[1:] == labels.ids[:-1]
-    again[starts] = 0  # the first label of a row follows none
-    repeats = np.concatenate([[0], np.cumsum(again[:-1])])
-    counts = ends - starts
-    needed = counts + repeats[ends] - repeats[starts]
-    reasons = {}
-    blanks = np.concatenate([[0], np.cumsum(labels.ids == model.config.pad_token_id)])
-    unknown = blanks[ends] - blanks[starts]
-    for place in np.flatnonzero((counts == 0) | (needed > frames) | (unknown > 0)).tolist():
-        if not counts[place]:
-            reasons[place] = "the target is empty"
-        elif unknown[place]:
-            reasons[place] = f"the target holds characters without a symbol ({unknown[place]})"
-        else:
-            reasons[place] = f"{counts[place]} labels need {needed[place]} frames, the audio has {frames[place]}"
-    return reasons
-
-
-class CTCCollator:
-    """Decode and pad rows, in the data-loader workers.
-
-    A clip that cannot be read becomes a second of silence without labels, which counts nothing in the loss, and a line in
-    the quarantine file; the batch keeps its rows. An empty list gives one such row. A batch of which no clip can be read is
-    an error: then it is the disk.
-
-    Args:
-        processor: Feature extractor and tokenizer.
-        quarantine: JSON lines file to add unreadable clips to; None only logs them.
-    """
-
-    def __init__(self, processor, quarantine: str | os.PathLike | None = None):
-        self.feature_extractor, self.quarantine = processor.feature_extractor, quarantine
-        self._reported: set[str] = set()
-
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """Build a batch.
-
-        Args:
-            rows: `id`, `audio` and `labels` (a list of ids) of each.
-
-        Returns:
-            `input_values (B, S)` or `input_features (B, F, M)`, `attention_mask` where the model takes one, `labels (B, L)`
-            padded with -100, `input_lengths (B,)` in samples or mel frames.
-
-        Raises:
-            OSError: None of four or more clips can be read.
-        """
-        rows = rows or [{"id": "", "audio": None, "labels": []}]
-        loaded = [self._load(row) for row in rows]
-        if len(rows) >= 4 and all(waveform is None for waveform in loaded):
-            raise OSError(
-                f"none of the {len(rows)} clips of a batch can be read, such as {rows[0]['audio']['path']}; is the corpus still there?"
-            )
-        labels = [[] if waveform is None else row["labels"] for row, waveform in zip(rows, loaded, strict=True)]
-        waveforms = [np.zeros(SAMPLING_RATE, np.float32) if waveform is None else long_enough(waveform) for waveform in loaded]
-        batch = dict(self.feature_extractor(waveforms, sampling_rate=SAMPLING_RATE, padding=True, return_tensors="pt"))
-        if "attention_mask" in batch:
-            batch["input_lengths"] = batch["attention_mask"].sum(-1)
-        else:
-            batch["input_lengths"] = torch.tensor([len(waveform) for waveform in waveforms])
-        width = max(1, max(map(len, labels)))
-        batch["labels"] = torch.tensor([row + [PADDING] * (width - len(row)) for row in map(list, labels)], dtype=torch.int64)
-        return batch
-
-    def _load(self, row: dict) -> np.ndarray | None:
-        if row["audio"] is None:
-            return None
-        try:
-            return load_audio(row["audio"])
-        except (ValueError, OSError) as error:
-            self._report(row["id"], row["audio"]["path"], str(error))
-            return None
-
-    def _report(self, row_id: str, path: str, reason: str) -> None:
-        if row_id in self._reported:
-            return
-        self._reported.add(row_id)
-        logger.warning("clip %s left out: %s", row_id, reason)
-        if self.quarantine is not None:
-            line = json.dumps({"split": "", "id": row_id, "path": path, "reason": reason}, ensure_ascii=False)
-            with open(self.quarantine, "a", encoding="utf-8") as file:  # one short append per line, whole on any worker count
-                file.write(line + "\n")

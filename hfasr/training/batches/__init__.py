@@ -1,0 +1,1 @@
+"""Rows -> batches of equal padded seconds -> tensors."""

@@ -11,7 +11,8 @@ train-clean-100, train-clean-360 and train-other-500 that are there, and evaluat
 from dataclasses import dataclass, field
 
 from hfasr import Normalizer
-from hfasr.training.fine_tune import by_processes, fine_tune, is_pretrained
+from hfasr.training.families import Preset, preset
+from hfasr.training.fine_tune import fine_tune
 from hfasr.training.recipe import EMBEDDED, RecipeArguments
 from hfasr.training.run import run_recipe
 
@@ -40,40 +41,31 @@ ONE_HOUR = {
 }  # fmt: skip
 SPEC_AUGMENT = {"freq_masks": 2, "freq_width": 12, "time_masks": 3, "time_width": 0.05, "rect_masks": 0}
 
-# NeMo's examples/asr/conf/quartznet/quartznet_15x5.yaml, whose 5 epochs on one GPU only show that it runs. What differs here:
-# - 32 utterances a batch are 400 s (LibriSpeech's mean is 12.3 s), and an update takes 8 batches, of the 8 GPUs that trained the
-#   released model (NGC, nvidia/quartznet15x5), where the file has one; 100 epochs are our choice.
-# - bf16 on a GPU that has it (float32 there); weight decay leaves biases and norms alone; silence is not trimmed, no dither added.
-# - The loss is per label, there per utterance. NovoGrad scales each layer's gradient by its own norm, so that changes nothing.
-NEMO = {
-    "novograd": [0.8, 0.5], "learning_rate": 0.01, "weight_decay": 1e-3, "lr_scheduler_type": "cosine",
-    "num_train_epochs": 100, "max_seconds": 16.7, "max_batch_seconds": 400.0, "max_grad_norm": 0.0,
-    "eval_strategy": "epoch", "save_strategy": "epoch", "logging_steps": 50, "dataloader_num_workers": 8,
-}  # fmt: skip
-NEMO_PROCESSES = 8
-SPEC_CUTOUT = {"freq_masks": 0, "time_masks": 0, "rect_masks": 5, "rect_freq": 50, "rect_time": 120}
-# A trained encoder keeps what it knows at a tenth of the rate.
-FINE_TUNING = {"learning_rate": 1e-3}
+# 32 utterances, as NeMo's QuartzNet takes at a time: LibriSpeech's mean is 12.3 s.
+BATCH_SECONDS = 400.0
 
 
 def starting_point(recipe: EnChar) -> str:
     return recipe.base_model or (SMALL if recipe.corpus == EMBEDDED else "quartznet-15x5")
 
 
+def fine_tuning(recipe: EnChar) -> Preset:
+    return preset(recipe, starting_point(recipe), hours=100, batch_seconds=BATCH_SECONDS)
+
+
+def is_small(recipe: EnChar) -> bool:
+    return recipe.corpus == EMBEDDED or starting_point(recipe) == SMALL
+
+
 def presets(recipe: EnChar) -> dict:
     """Choose the numbers by what training starts from and on what; a flag on the command line wins over them."""
-    start = starting_point(recipe)
-    if start == SMALL or recipe.corpus == EMBEDDED:
-        numbers = ONE_HOUR
-    else:
-        numbers = NEMO | by_processes(NEMO_PROCESSES) | (FINE_TUNING if is_pretrained(start) else {})
+    numbers = ONE_HOUR if is_small(recipe) else fine_tuning(recipe).numbers
     splits = {"validation_split": "validation", "test_splits": ["test"]} if recipe.corpus == EMBEDDED else {}
     return numbers | splits | {"load_best_model_at_end": True, "metric_for_best_model": "cer"}
 
 
 def main(recipe: EnChar):
     """Train an English recogniser that writes letters."""
-    start = starting_point(recipe)
     if recipe.train_parts:
         if recipe.corpus == EMBEDDED or recipe.source not in (None, "librispeech"):
             raise ValueError(f"train_parts is {' '.join(recipe.train_parts)}, which only LibriSpeech has; give --corpus LibriSpeech")
@@ -84,8 +76,8 @@ def main(recipe: EnChar):
         name="en_char",
         language=LANGUAGE,
         unit="character",
-        base_model=start,
-        model_settings=SPEC_AUGMENT if start == SMALL or recipe.corpus == EMBEDDED else SPEC_CUTOUT,
+        base_model=starting_point(recipe),
+        model_settings=SPEC_AUGMENT if is_small(recipe) else fine_tuning(recipe).settings,
         alphabet=ALPHABET,
         corpus_options={"train": recipe.train_parts},
     )

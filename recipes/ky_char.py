@@ -12,7 +12,7 @@ import ky_phoneme
 from ky_phoneme import LANGUAGE, Kyrgyz, starting_point, train
 
 from hfasr import Normalizer
-from hfasr.training.fine_tune import is_pretrained
+from hfasr.training.families import is_pretrained
 from hfasr.training.run import run_recipe
 
 # From scratch, at the phonemes' 5e-3 the model never gets past guessing vowels and spaces (CER 65 %): spaces cannot be heard.

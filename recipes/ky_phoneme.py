@@ -11,7 +11,8 @@ works, not a recogniser of people. The last is the 1 h protocol of the UniSpeech
 from dataclasses import dataclass, field
 
 from hfasr import Normalizer, Phonemizer
-from hfasr.training.fine_tune import by_processes, fine_tune, is_pretrained
+from hfasr.training.families import Preset, is_pretrained, preset
+from hfasr.training.fine_tune import fine_tune
 from hfasr.training.recipe import EMBEDDED, RecipeArguments
 from hfasr.training.run import run_recipe
 
@@ -43,27 +44,20 @@ FROM_SCRATCH = {
 }  # fmt: skip
 SPEC_AUGMENT = {"freq_masks": 2, "freq_width": 12, "time_masks": 3, "time_width": 0.05}
 
-# The paper's, from fairseq's finetuning configuration: 20,000 updates of 4 x 1,000,000 samples, the encoder frozen for 2,000.
-FINE_TUNING = {
-    "learning_rate": 2e-5, "adam_beta2": 0.98, "weight_decay": 0.0, "tri_stage": [0.1, 0.4, 0.5], "tri_stage_final_scale": 0.05,
-    "max_steps": 20_000, "freeze_encoder_updates": 2_000, "max_batch_seconds": 62.5, "max_grad_norm": 0.0,
-    "eval_strategy": "steps", "eval_steps": 500, "save_strategy": "steps", "save_steps": 500, "logging_steps": 50,
-    "dataloader_num_workers": 4,
-}  # fmt: skip
-PAPER_PROCESSES = 4
-DROPOUT = {
-    "mask_time_prob": 0.75, "mask_time_length": 10, "mask_feature_prob": 0.25, "mask_feature_length": 64, "layerdrop": 0.1,
-    "hidden_dropout": 0.1, "attention_dropout": 0.1, "activation_dropout": 0.1, "feat_proj_dropout": 0.1, "final_dropout": 0.1,
-}  # fmt: skip
-
 
 def starting_point(recipe: Kyrgyz) -> str:
     return recipe.base_model or ("quartznet-small" if recipe.corpus == EMBEDDED else UNISPEECH)
 
 
+def fine_tuning(recipe: Kyrgyz, start: str) -> Preset:
+    """Return the paper's numbers, which are those of an hour; a convolutional model takes 32 utterances an update."""
+    return preset(recipe, start, hours=1, batch_seconds=160.0, batches=1)
+
+
 def presets(recipe: Kyrgyz, metric: str = "per") -> dict:
     """Choose the numbers by what training starts from; a flag on the command line wins over them."""
-    numbers = FINE_TUNING | by_processes(PAPER_PROCESSES) if is_pretrained(starting_point(recipe)) else FROM_SCRATCH
+    start = starting_point(recipe)
+    numbers = fine_tuning(recipe, start).numbers if is_pretrained(start) else FROM_SCRATCH
     return numbers | {"load_best_model_at_end": True, "metric_for_best_model": metric}
 
 
@@ -76,7 +70,7 @@ def train(recipe: Kyrgyz, name: str, unit: str, to_target: Normalizer | Phonemiz
         language=LANGUAGE,
         unit=unit,
         base_model=start,
-        model_settings=SPEC_AUGMENT | (DROPOUT if is_pretrained(start) else {}),
+        model_settings=SPEC_AUGMENT | (fine_tuning(recipe, start).settings if is_pretrained(start) else {}),
         corpus_options={"split_lists": recipe.split_lists, "validated_rest": recipe.validated_rest or None},
     )
 

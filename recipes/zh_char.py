@@ -11,7 +11,8 @@ of the three channels, which make the six results of the card.
 from dataclasses import dataclass, field
 
 from hfasr import Normalizer
-from hfasr.training.fine_tune import by_processes, fine_tune, is_pretrained
+from hfasr.training.families import Preset, preset
+from hfasr.training.fine_tune import fine_tune
 from hfasr.training.recipe import EMBEDDED, RecipeArguments
 from hfasr.training.run import run_recipe
 
@@ -38,49 +39,38 @@ ONE_HOUR = {
 }  # fmt: skip
 SPEC_AUGMENT = {"freq_masks": 2, "freq_width": 12, "time_masks": 3, "time_width": 0.05}
 
-# NeMo's examples/asr/conf/citrinet/citrinet_1024.yaml, with its 100 epochs. What differs here:
-# - An update takes the file's 1,024 utterances as 8 batches of 460 s (AISHELL-2's mean is 3.6 s), for a machine of 8 GPUs; there 32
-#   GPUs take 32 utterances each.
-# - bf16 on a GPU that has it (float32 there, with the same 5,000 updates of warm-up that the file advises for mixed precision).
-# - Weight decay leaves biases and norms alone; no dither is added.
-# - The loss is per label, there per utterance. NovoGrad scales each layer's gradient by its own norm, so that changes nothing.
-NEMO = {
-    "novograd": [0.8, 0.25], "learning_rate": 0.05, "weight_decay": 1e-3, "warmup_steps": 5_000,
-    "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5},
-    "num_train_epochs": 100, "max_seconds": 20.0, "max_batch_seconds": 460.0, "max_grad_norm": 0.0,
-    "eval_strategy": "epoch", "save_strategy": "epoch", "logging_steps": 50, "dataloader_num_workers": 8,
-}  # fmt: skip
-NEMO_PROCESSES = 8
-NEMO_SPEC_AUGMENT = {"freq_masks": 2, "freq_width": 27, "time_masks": 10, "time_width": 0.05}
-# A trained encoder keeps what it knows at a tenth of the rate, after a shorter warm-up.
-FINE_TUNING = {"learning_rate": 5e-3, "warmup_steps": 1_000}
+# 128 utterances, an eighth of an update of NeMo's Citrinet: AISHELL-2's mean is 3.6 s.
+BATCH_SECONDS = 460.0
 
 
 def starting_point(recipe: ZhChar) -> str:
     return recipe.base_model or (SMALL if recipe.corpus == EMBEDDED else "citrinet-1024")
 
 
+def fine_tuning(recipe: ZhChar) -> Preset:
+    return preset(recipe, starting_point(recipe), hours=100, batch_seconds=BATCH_SECONDS)
+
+
+def is_small(recipe: ZhChar) -> bool:
+    return recipe.corpus == EMBEDDED or starting_point(recipe) == SMALL
+
+
 def presets(recipe: ZhChar) -> dict:
     """Choose the numbers by what training starts from and on what; a flag on the command line wins over them."""
-    start = starting_point(recipe)
-    if start == SMALL or recipe.corpus == EMBEDDED:
-        numbers = ONE_HOUR
-    else:
-        numbers = NEMO | by_processes(NEMO_PROCESSES) | (FINE_TUNING if is_pretrained(start) else {})
+    numbers = ONE_HOUR if is_small(recipe) else fine_tuning(recipe).numbers
     return numbers | {"load_best_model_at_end": True, "metric_for_best_model": "cer"}
 
 
 def main(recipe: ZhChar):
     """Train a Mandarin recogniser that writes characters."""
-    start = starting_point(recipe)
     fine_tune(
         recipe,
         Normalizer(LANGUAGE, numbers=recipe.numbers),
         name="zh_char",
         language=LANGUAGE,
         unit="character",
-        base_model=start,
-        model_settings=SPEC_AUGMENT if start == SMALL or recipe.corpus == EMBEDDED else NEMO_SPEC_AUGMENT,
+        base_model=starting_point(recipe),
+        model_settings=SPEC_AUGMENT if is_small(recipe) else fine_tuning(recipe).settings,
     )
 
 

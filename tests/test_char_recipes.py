@@ -70,7 +70,7 @@ def read(run: Path, name: str) -> dict:
 
 def test_mandarin_is_evaluated_on_six_splits(finished):
     run = finished / "zh_char"
-    assert [name for name, values in read(run, "results").items() if isinstance(values, dict)] == MANDARIN_SPLITS
+    assert [name for name, values in read(run, "results").items() if isinstance(values, dict) and "cer" in values] == MANDARIN_SPLITS
     card = yaml.safe_load((run / "README.md").read_text().split("---\n")[1])
     (model,) = card["model-index"]
     found = [(result["dataset"]["split"], metric["type"]) for result in model["results"] for metric in result["metrics"]]

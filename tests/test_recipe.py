@@ -14,6 +14,7 @@ import pytest
 import recipe_runs
 import torch
 from recipe_runs import REPOSITORY, parsed
+from transformers import UniSpeechConfig
 
 from hfasr import Normalizer, prepare
 from hfasr.corpora import common_voice, embedded
@@ -62,6 +63,8 @@ def test_results_are_those_of_the_predictions(finished):
         assert results[split]["per"] == pytest.approx(jiwer.wer([row["reference"] for row in rows], [row["hypothesis"] for row in rows]))
         low, high = results[split]["per_ci95"]
         assert low <= results[split]["per"] <= high
+    assert 0 < results["speed"]["seconds"] < results["train_seconds"] + 0.1
+    assert results["speed"].keys() >= {"audio_seconds_per_second", "padding", "data_wait", "flop_utilisation", "memory_gib"}
 
 
 # Computes the logits and the text of a waveform, as a user without hfasr would.
@@ -240,7 +243,8 @@ def test_a_run_of_novograd_is_resumed_with_it(toy_release, finished, tmp_path, c
 
 
 def test_a_flag_wins_over_the_preset_of_the_same_purpose(tmp_path):
-    pretrained = ["--base_model", "somewhere/pretrained", "--output_dir", str(tmp_path)]
+    UniSpeechConfig().save_pretrained(tmp_path / "pretrained")
+    pretrained = ["--base_model", tmp_path / "pretrained", "--output_dir", tmp_path / "run"]
     stock, epochs, cosine, steps = (
         parsed("ky_phoneme", *pretrained, *flags)
         for flags in ([], ["--num_train_epochs", "3"], ["--lr_scheduler_type=cosine", "--warmup-steps", "9"], ["--max_steps", "7"])

@@ -46,6 +46,7 @@ _HYPER_PARAMETERS = (
     "max_steps",
     "max_batch_seconds",
     "gradient_accumulation_steps",
+    "update_seconds",
     "novograd",
     "optim",
     "adam_beta1",
@@ -55,6 +56,15 @@ _HYPER_PARAMETERS = (
     "max_grad_norm",
     "freeze_feature_encoder",
     "freeze_encoder_updates",
+    "freeze_layers",
+    "layer_decay",
+    "lora_rank",
+    "lora_alpha",
+    "adapter_language",
+    "consistency",
+    "label_smoothing_factor",
+    "ema_decay",
+    "average_checkpoints",
     "min_seconds",
     "max_seconds",
     "word_bars",
@@ -289,13 +299,16 @@ def _training(recipe: dict, results: dict, config: dict) -> str:
     # what three stages and NovoGrad replace means nothing beside them
     replaced = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps") if arguments.get("tri_stage") else ()
     replaced += ("optim", "adam_beta1", "adam_beta2", "adam_epsilon") if arguments.get("novograd") else ()
+    replaced += ("layer_decay",) if arguments.get("layer_decay") == 1 else ()
     arguments = {name: value for name, value in arguments.items() if name not in replaced}
+    if few := _few_weights(arguments):
+        sections.append(few)
     settings = [(name, arguments[name]) for name in _HYPER_PARAMETERS if arguments.get(name) not in (None, "", False, [], {})]
     if settings:
         sections.append(_table(["Setting", "Value"], [[f"`{name}`", public_name(str(value))] for name, value in settings]))
     facts = {
         "Training time": f"{results['train_seconds'] / 60:.1f} minutes" if "train_seconds" in results else None,
-        "Parameters": f"{recipe['parameters'] / 1e6:.2f} M" if recipe.get("parameters") else None,
+        "Parameters": _parameters(recipe),
         "Hardware": recipe.get("hardware"),
         "Recipe": recipe.get("recipe"),
         "Commit": recipe.get("git_commit"),
@@ -303,6 +316,23 @@ def _training(recipe: dict, results: dict, config: dict) -> str:
     }
     rows = [[name, public_name(str(value))] for name, value in facts.items() if value]
     return "\n\n".join([*sections, _table(["", ""], rows)])
+
+
+def _few_weights(arguments: dict) -> str:
+    """Say what was trained where most of the model stayed as it was."""
+    if rank := arguments.get("lora_rank"):
+        return f"Trained by LoRA of rank {rank}: the weights here have it merged, `lora/` holds it alone, as peft loads it."
+    if language := arguments.get("adapter_language"):
+        return f"Only the language adapter and the head were trained; `adapter.{language}.safetensors` holds them alone."
+    return ""
+
+
+def _parameters(recipe: dict) -> str | None:
+    if not recipe.get("parameters"):
+        return None
+    trained = recipe.get("trained_parameters")
+    part = f", {trained / 1e6:.2f} M trained" if trained is not None and trained != recipe["parameters"] else ""
+    return f"{recipe['parameters'] / 1e6:.2f} M{part}"
 
 
 def _head_start(base_model: str, config: dict) -> str:

@@ -8,7 +8,9 @@ from hfasr.evaluation.card import public_name, read_json, write_card
 from hfasr.evaluation.report import public_copy
 
 # Rows with local paths, pickled arguments with the token in them, optimiser states.
-_KEPT_BACK = ("predictions.jsonl", "quarantine.jsonl", "training_args.bin", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+_KEPT_BACK = (
+    "predictions.jsonl", "quarantine.jsonl", "training_args.bin", "optimizer.pt", "scheduler.pt", "trainer_state.json", "batch_limit.json",
+)  # fmt: skip
 
 
 def check_push(repo_id: str | None, token: str | None = None) -> str:
@@ -45,8 +47,8 @@ def check_push(repo_id: str | None, token: str | None = None) -> str:
 
 
 def files_to_push(run_folder: str | os.PathLike) -> list[Path]:
-    """The files of a run that `push_run` uploads: those directly in the folder, less hidden and temporary files, predictions,
-    quarantine and the state of training. Folders (`checkpoint-*`, logs) stay.
+    """The files of a run that `push_run` uploads: those directly in the folder and in `lora/`, less hidden and temporary files,
+    predictions, quarantine and the state of training. Other folders (`checkpoint-*`, logs) stay.
 
     Raises:
         FileNotFoundError: no checkpoint in the folder.
@@ -56,7 +58,7 @@ def files_to_push(run_folder: str | os.PathLike) -> list[Path]:
         raise FileNotFoundError(f"{folder} holds no config.json. Is it a run folder with a saved checkpoint?")
     return sorted(
         path
-        for path in folder.iterdir()
+        for path in (*folder.iterdir(), *folder.glob("lora/*"))
         if path.is_file() and not path.name.startswith(".") and path.suffix != ".tmp" and path.name not in _KEPT_BACK
     )
 
@@ -97,7 +99,7 @@ def push_run(
     files_to_push(folder)
     repo_id = check_push(repo_id, token)
     write_card(folder, repo_id=repo_id)
-    operations = [CommitOperationAdd(path.name, _public_content(path, audio)) for path in files_to_push(folder)]
+    operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), _public_content(path, audio)) for path in files_to_push(folder)]
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -115,7 +117,7 @@ def push_run(
 
 def _public_content(path: Path, audio: bool) -> str | bytes:
     """What stands for a file in the repository: its path, or changed bytes."""
-    if path.name == "recipe.json":
+    if path.name in ("recipe.json", "adapter_config.json"):
         return json.dumps(_without_paths(read_json(path)), ensure_ascii=False, indent=1).encode()
     if path.name == "report.html" and not audio:
         return public_copy(path.read_text(encoding="utf-8")).encode()

@@ -90,7 +90,7 @@ def damage(folder: Path) -> str:
                 pass
         except (SafetensorError, OSError) as error:
             return f"{path.name}: {error}"
-    for path in [*folder.glob("*.pt"), *folder.glob("*.pth")]:
+    for path in [path for kind in ("*.pt", "*.pth", "*.bin") for path in folder.glob(kind)]:
         try:
             with zipfile.ZipFile(path) as archive:
                 broken = archive.testzip()
@@ -107,7 +107,9 @@ def damage(folder: Path) -> str:
                 return f"{path.name} is missing"
     sharded = any(folder.glob("global_step*")) or any(folder.glob("*_fsdp_*")) or any(folder.glob("optimizer_*"))
     if not sharded:
-        for name in ("optimizer.pt", "scheduler.pt"):
+        # Accelerate's names for FSDP with whole state dicts
+        whole = (folder / "pytorch_model_fsdp.bin").is_file()
+        for name in ("optimizer.bin" if whole else "optimizer.pt", "scheduler.pt"):
             if not (folder / name).is_file():
                 return f"{name} is missing"
     return ""

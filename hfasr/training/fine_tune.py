@@ -1,18 +1,14 @@
 """The steps of a recipe, from a corpus to a run folder with checkpoint, report and card."""
 
-import os
 from collections.abc import Mapping, Sequence
-from functools import cache
-
-import torch
-from transformers import PreTrainedConfig
 
 from hfasr.corpora.rows import iter_values
-from hfasr.models.encoder import ConvEncoderConfig
-from hfasr.models.load import BUILT_IN, load_model, model_config
+from hfasr.models.load import load_model
 from hfasr.text.normalize import Normalizer
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer, evaluated_as, target_record
+from hfasr.training.adapters import ADAPTER_WIDTH
+from hfasr.training.families import start_config
 from hfasr.training.recipe import RecipeArguments, check_rows, filter_rows, open_corpus, training_table, with_targets
 from hfasr.training.run import finish_run, record_run, start_run
 from hfasr.training.trainer import CTCTrainer
@@ -61,6 +57,8 @@ def fine_tune(
     targets = iter_values(table, "target")
     tokenizer = build_tokenizer(targets, unit, min_count=recipe.min_symbol_count, alphabet=alphabet, record=record)
     settings = known_settings(base_model, model_settings) | recipe.config_overrides
+    if recipe.adapter_language is not None:
+        settings |= adapter_settings(base_model)
     model, processor = load_model(base_model, tokenizer, config_overrides=settings, symbol_pairs=symbol_pairs)
     corpus, bad = check_rows(recipe, corpus)
 
@@ -72,31 +70,12 @@ def fine_tune(
 
 def known_settings(base_model: str, settings: Mapping[str, object]) -> dict:
     """Return those of the settings that the configuration of a starting point has, and CTC's treatment of rows that cannot fit."""
-    config = _start_config(base_model)
+    config = start_config(base_model)
     return {"ctc_zero_infinity": True} | {field: value for field, value in settings.items() if hasattr(config, field)}
 
 
-def is_convolutional(base_model: str) -> bool:
-    """Tell whether a starting point is a QuartzNet or a Citrinet, and not a transformer.
-
-    Raises:
-        FileNotFoundError, OSError, ValueError: As `load_model`.
-    """
-    return isinstance(_start_config(base_model), ConvEncoderConfig)
-
-
-@cache
-def _start_config(base_model: str) -> PreTrainedConfig:
-    """Read a starting point's configuration once a run: a packed .nemo archive is unpacked whole for it."""
-    return model_config(base_model)
-
-
-def is_pretrained(base_model: str) -> bool:
-    """Tell whether there is something to fine-tune, rather than a built-in configuration with random weights."""
-    return base_model not in BUILT_IN
-
-
-def by_processes(processes: int) -> dict:
-    """Return the numbers that follow from the machine: bf16 where it has it, and as many batches an update as `processes` would make."""
-    accumulation = max(1, round(processes / int(os.environ.get("WORLD_SIZE", "1"))))
-    return {"gradient_accumulation_steps": accumulation, "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported()}
+def adapter_settings(base_model: str) -> dict:
+    """Return what gives a wav2vec2 model adapter layers where it has none; another family's are refused by the trainer."""
+    config = start_config(base_model)
+    without = config.model_type == "wav2vec2" and config.adapter_attn_dim is None
+    return {"adapter_attn_dim": ADAPTER_WIDTH} if without else {}

@@ -20,7 +20,7 @@ from hfasr.corpora.sources.hub import hub_columns
 from hfasr.corpora.splits import split_by_speaker
 from hfasr.corpora.targets import add_target
 from hfasr.models.load import BUILT_IN
-from hfasr.training.arguments import CTCTrainingArguments
+from hfasr.training.arguments import AUTO, CTCTrainingArguments
 from hfasr.training.batches.sampler import check_budget
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,8 @@ def filter_rows(recipe: RecipeArguments, corpus: Corpus) -> tuple[Corpus, list[d
         within = partial(_within, limits=_limits(recipe))
         return {**corpus, "train": corpus["train"].filter(within, input_columns=["text", "duration"])}, []
     kept, dropped = keep_rows(DatasetDict(corpus), **_limits(recipe))
-    check_budget(column(kept["train"], "duration").to_numpy(), recipe.max_batch_seconds)
+    if recipe.max_batch_seconds != AUTO:  # else the trainer checks it, when it knows it
+        check_budget(column(kept["train"], "duration").to_numpy(), recipe.batch_seconds)
     return kept, dropped
 
 

@@ -32,21 +32,26 @@ from hfasr.evaluation.metrics import evaluate_predictions
 from hfasr.evaluation.report import write_report
 from hfasr.files import write_jsonl, write_text
 from hfasr.text.vocabulary import check_target_record, missing_symbols
+from hfasr.training.adapters import saved_parameters
 from hfasr.training.arguments import CTCTrainingArguments
+from hfasr.training.batches.record import go_on
 from hfasr.training.checkpoints import resume_folder
+from hfasr.training.processes import wait_for_others
+from hfasr.training.recovery import resume_after_restart
 from hfasr.training.trainer import CTCTrainer
 
 logger = logging.getLogger("hfasr.run")
 
-# The place in the data of a resumed run follows from the number of updates and these.
+# The place in the data of a resumed run follows from the number of updates, these, and the checkpoint's record of its batches.
 _SAME_WHEN_RESUMED = (
-    "max_batch_seconds", "gradient_accumulation_steps", "seed", "data_seed", "min_seconds", "max_seconds", "min_characters_per_second",
+    "batch_shapes", "consistency", "seed", "data_seed", "min_seconds", "max_seconds", "min_characters_per_second",
     "max_characters_per_second", "min_symbol_count", "stream", "stream_window",
 )  # fmt: skip
 # Trainer takes these from the checkpoint's optimiser, whatever the command says.
 _OPTIMIZER = (
-    "novograd", "optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "novograd", "optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "layer_decay",
 )  # fmt: skip
+_TRAINED = ("freeze_feature_encoder", "freeze_layers", "lora_rank", "lora_alpha", "adapter_language")
 _VERSIONS = ("hfasr", "torch", "torchaudio", "transformers", "accelerate", "datasets", "phonemizer", "espeakng-loader", "soundfile")
 
 
@@ -92,6 +97,10 @@ def _without_rivals(preset: dict, named: set[str]) -> dict:
         "lr_scheduler_type": {"tri_stage"},
         "warmup_steps": {"tri_stage"},
         "novograd": {"optim"},
+        "update_seconds": {"gradient_accumulation_steps"},
+        "load_best_model_at_end": {"average_checkpoints"},
+        "metric_for_best_model": {"average_checkpoints"},
+        "gradient_accumulation_steps": {"update_seconds"},
     }
     return {name: value for name, value in preset.items() if not rivals.get(name, set()) & named}
 
@@ -114,6 +123,7 @@ def start_run(recipe: CTCTrainingArguments) -> None:
         ValueError: The folder holds a run and `resume_from_checkpoint` is not given, or a push cannot work.
     """
     folder = Path(recipe.output_dir)
+    resume_after_restart(recipe)
     # recipe.json alone is left by a run that was refused or stopped before its first checkpoint
     holds = any((folder / name).exists() for name in ("config.json", "results.json")) or any(folder.glob("checkpoint-*"))
     ours = (folder / "recipe.json").exists()
@@ -124,9 +134,12 @@ def start_run(recipe: CTCTrainingArguments) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir {folder} is a file; give a folder")
-    resume_folder(folder, recipe.resume_from_checkpoint)  # a wrong checkpoint is told now, not after the corpus was read
+    # a wrong checkpoint is told now, not after the corpus was read
+    if checkpoint := resume_folder(folder, recipe.resume_from_checkpoint):
+        go_on(checkpoint, recipe)
     if recipe.push_to_hub:
         check_push(recipe.hub_model_id, recipe.hub_token)
+    wait_for_others()  # none writes into the folder before all have looked
     folder.mkdir(parents=True, exist_ok=True)
     disable_progress_bars()
     if not recipe.should_log:
@@ -182,7 +195,8 @@ def record_run(
         },
         "base_model": base_model,
         "model_type": trainer.model.config.model_type,
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "parameters": saved_parameters(trainer.model),
+        "trained_parameters": sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad),
         "synthetic": is_embedded(getattr(recipe, "corpus", "")),
         "targets": targets,
         "rows_sha256": rows_sha256,
@@ -216,6 +230,7 @@ def _rows_digest(trainer: CTCTrainer, tables: DatasetDict) -> str:
         digest.update(split.encode())
         for name in iter_values(rows, "id"):
             digest.update(name.encode() + b"\n")
+    wait_for_others()
     number = torch.tensor([int.from_bytes(digest.digest()[:7], "big")], device=trainer.args.device)
     if len(set(trainer.accelerator.gather(number).tolist())) > 1:
         raise ValueError(
@@ -247,17 +262,19 @@ def _check_same_run(folder: Path, before: dict, now: dict) -> None:
     check_target_record(before.get("targets"), now["targets"], same_rows=True)
     if "rows_sha256" in before and before["rows_sha256"] != now["rows_sha256"]:
         raise ValueError(f"{folder} was trained on other rows than this command has: clips came, went or cannot be read; start a new run")
-    for name in ("base_model", "model_type", "parameters", "processes"):
+    for name in ("base_model", "model_type", "parameters", *(["processes"] if now["corpus"]["streamed"] else [])):
         if before.get(name) != now[name]:
             raise ValueError(f"{folder} was trained with {name} {before.get(name)}, this command has {now[name]}; resume with the same")
     for names, why in (
         (_SAME_WHEN_RESUMED, "it decides which rows come next"),
         (_OPTIMIZER, "the checkpoint's optimiser goes on with its own"),
+        (_TRAINED, "it decides which weights are trained"),
+        (("ema_decay",), "the average in its checkpoints was made so"),
     ):
         for name in names:
             old, new = (run["arguments"].get(name) for run in (before, now))
             # a fused optimiser has the state of the plain one
-            if old != new and not (name == "optim" and _plain_name(old) == _plain_name(new)):
+            if name in before["arguments"] and old != new and not (name == "optim" and _plain_name(old) == _plain_name(new)):
                 raise ValueError(
                     f"{folder} was trained {_with(name, old)}, this command comes {_with(name, new)}; {why}. Resume with the same"
                 )
@@ -299,6 +316,7 @@ def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: Iterable[str] =
         "espeak_version": trainer.processing_class.tokenizer.init_kwargs["hfasr"].get("espeak_version"),
         "train_seconds": round(trainer.train_seconds, 1),
         "updates": trainer.state.global_step,
+        "speed": trainer.speed,
     }
     _write_json(folder / "results.json", results)
     write_jsonl(folder / "predictions.jsonl", utterances)

@@ -1,13 +1,8 @@
 """How utterances are split over batches, accumulation steps and processes must not change loss and gradient."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from together import together
 from torch import nn
 from transformers import TrainerCallback
 
@@ -74,24 +69,12 @@ def test_one_batch_four_accumulated_and_two_processes(base, tmp_path):
     assert loss_4 == pytest.approx(loss, rel=1e-5)
     assert_equal(gradient, gradient_4)
 
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone", __file__]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.run(
-        [*command, base, release, str(tmp_path / "two")], check=False, env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert process.returncode == 0, process.stderr
-    found = json.loads((tmp_path / "two" / "result.json").read_text())
+    (found, gradient_2), _ = together(update_of_two, 2, base, release, str(tmp_path / "two"))
     assert found["processes"] == 2
     assert found["loss"] == pytest.approx(loss, rel=1e-5)
-    assert_equal(gradient, torch.load(tmp_path / "two" / "gradient.pt", weights_only=True))
+    assert_equal(gradient, {name: torch.from_numpy(value) for name, value in gradient_2.items()})
 
 
-if __name__ == "__main__":
-    base, release, output = sys.argv[1:]
+def update_of_two(base: str, release: str, output: str) -> tuple[dict, dict]:
     loss, gradient, processes = one_update(base, release, output, 11, 2)
-    if int(os.environ["RANK"]) == 0:
-        Path(output).mkdir(exist_ok=True)
-        torch.save(gradient, f"{output}/gradient.pt")
-        Path(output, "result.json").write_text(json.dumps({"loss": loss, "processes": processes}))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    return {"loss": loss, "processes": processes}, {name: value.numpy() for name, value in gradient.items()}

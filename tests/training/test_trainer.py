@@ -1,9 +1,7 @@
-import itertools
 import json
 import math
 import signal
 
-import numpy as np
 import pytest
 import torch
 from transformers import TrainerControl, TrainerState
@@ -11,14 +9,12 @@ from transformers import TrainerControl, TrainerState
 from hfasr.corpora import common_voice
 from hfasr.corpora.rows import decoded, plain, with_column
 from hfasr.corpora.targets import add_target
-from hfasr.decoding.greedy import collapse
 from hfasr.models.load import load_model
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.batches.fitting import drop_unfit
 from hfasr.training.callbacks import StopOnSignal, WatchLoss
-from hfasr.training.loss import ctc_loss_sum
 from hfasr.training.optimization import tri_stage_scale
 from hfasr.training.trainer import CTCTrainer
 
@@ -39,47 +35,12 @@ def build(corpus, tmp_path, base="wav2vec2-tiny", **changes):
     return CTCTrainer(model, args, processor, corpus["train"], corpus["test"])
 
 
-def test_loss_equals_the_sum_over_all_paths():
-    logits = torch.randn(1, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    probabilities = logits[0].softmax(-1)
-    for labels in ([0], [0, 2], [2, 2], [0, 0]):
-        paths = (path for path in itertools.product(range(3), repeat=4) if [token.id for token in collapse(path, blank=1)] == labels)
-        total = sum(math.prod(float(probabilities[frame, label]) for frame, label in enumerate(path)) for path in paths)
-        found = ctc_loss_sum(logits, torch.tensor([labels]), torch.tensor([4]), 1, zero_infinity=False)
-        assert float(found) == pytest.approx(-math.log(total), rel=1e-12)
-
-
-def test_rows_that_cannot_count_count_nothing():
-    logits = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    labels = torch.tensor([[1, 2, -100], [-100, -100, -100], [3, 3, 3], [4, -100, -100]])
-    frames = torch.tensor([6, 6, 4, 3])  # the third needs 5
-    loss = ctc_loss_sum(logits, labels, frames, 0, zero_infinity=True)
-    alone = sum(ctc_loss_sum(logits[row : row + 1], labels[row : row + 1], frames[row : row + 1], 0, zero_infinity=True) for row in (0, 3))
-    torch.testing.assert_close(loss, alone)
-    loss.backward()
-    assert logits.grad.isfinite().all()
-    assert not logits.grad[1:3].any()
-    assert not logits.grad[3, 3:].any()  # past its end
-
-
 def test_an_update_without_labels_is_zero_and_not_nan(corpus, tmp_path):
     trainer = build(corpus, tmp_path)
     batch = trainer.data_collator([])
     loss = trainer.training_step(trainer.model, batch, trainer._get_num_items_in_batch([batch], trainer.args.device))
     assert float(loss) == 0.0
     assert all(parameter.grad.isfinite().all() for parameter in trainer.model.parameters() if parameter.grad is not None)
-
-
-@pytest.mark.parametrize("base", ["unispeech-tiny", "quartznet-small"])
-def test_loss_equals_that_of_the_models_own_head(base):
-    tokenizer = build_tokenizer(["a b c d"])
-    model, processor = load_model(base, tokenizer, config_overrides={"ctc_loss_reduction": "sum"})
-    waveforms = [np.random.default_rng(n).standard_normal(16_000 + 5_000 * n).astype(np.float32) for n in range(3)]
-    batch = processor(waveforms, sampling_rate=16_000, padding=True, return_tensors="pt")
-    labels = torch.tensor([[2, 3, 4], [2, -100, -100], [5, 5, -100]])
-    output = model(**batch, labels=labels)
-    frames = model._get_feat_extract_output_lengths(batch["attention_mask"].sum(-1))
-    torch.testing.assert_close(ctc_loss_sum(output.logits, labels, frames, 0, zero_infinity=False), output.loss)
 
 
 def test_an_all_blank_model_yields_empty_text(corpus, tmp_path):
@@ -219,7 +180,6 @@ def test_phonemes_of_another_espeak_version_are_not_mixed_in(tmp_path):
         ({"freeze_encoder_updates": -1}, "freeze_encoder_updates is -1"),
         ({"early_stopping_patience": 2}, "load_best_model_at_end"),
         ({"per_device_train_batch_size": 3}, "max_batch_seconds"),
-        ({"label_smoothing_factor": 0.1}, "no smoothed labels"),
         ({"model_config": "layerdrop=0"}, "JSON object"),
     ],
 )

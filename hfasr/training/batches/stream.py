@@ -41,6 +41,8 @@ def check_stream(rows: IterableDataset, args: CTCTrainingArguments) -> None:
     """Raise ValueError for what a stream lacks, or what only a table can do."""
     if args.max_steps <= 0:
         raise ValueError("a stream does not tell its length; give --max_steps, the number of updates")
+    if args.batch_shapes:
+        raise ValueError(f"batch_shapes is {args.batch_shapes}, but a stream does not tell the durations to choose them by; give 0")
     for name in ("eval_strategy", "save_strategy", "logging_strategy"):
         if getattr(args, name) == "epoch":
             raise ValueError(f"{name} is 'epoch', but a stream's epoch ends at another update on each process; give 'steps'")
@@ -182,7 +184,7 @@ class StreamBatchSampler(Sampler[list[dict]]):
         draw = np.random.default_rng((self._seed, self.args.process_index, number))
         draw.shuffle(rows)
         durations = np.array([row["duration"] for row in rows])
-        batches = cut_batches(shuffle_sorted(durations, draw), durations, self.args.max_batch_seconds)
+        batches = cut_batches(shuffle_sorted(durations, draw), durations, self.args.batch_seconds)
         draw.shuffle(batches)
         needed = [{name: row[name] for name in ("id", "audio", "labels")} | {"epoch": epoch} for row in rows]
         return [[needed[place] for place in batch] for batch in batches]
@@ -200,8 +202,8 @@ class StreamBatchSampler(Sampler[list[dict]]):
             reason = reasons.get(place)
             if not one > 0:
                 reason = _unreadable(row["audio"])
-            elif one > self.args.max_batch_seconds:
-                reason = f"lasts {one:.1f} s, more than max_batch_seconds {self.args.max_batch_seconds:g}"
+            elif one > self.args.batch_seconds:
+                reason = f"lasts {one:.1f} s, more than max_batch_seconds {self.args.batch_seconds:g}"
             if reason:
                 bad.append((row, reason))
             else:

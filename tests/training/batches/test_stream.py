@@ -285,6 +285,8 @@ def test_what_a_stream_cannot_do(shards, tmp_path):
     stream = targets(shards)
     with pytest.raises(ValueError, match="give --max_steps"):
         build(stream, tmp_path, max_steps=-1)
+    with pytest.raises(ValueError, match="batch_shapes is 8, but a stream does not tell the durations"):
+        build(stream, tmp_path, batch_shapes=8)
     with pytest.raises(ValueError, match="save_strategy is 'epoch'"):
         build(stream, tmp_path, save_strategy="epoch")
     with pytest.raises(ValueError, match=r"shuffled by \.shuffle\(\)"):

@@ -86,7 +86,9 @@ def main() -> None:
             subprocess.run(["git", "worktree", "remove", "--force", earlier], cwd=REPOSITORY, check=False)
     medians = {name: statistics.median(times) for name, times in found.items()}
     print(
-        f"median: before {medians['before']:.1f} ms, after {medians['after']:.1f} ms an update, {medians['before'] / medians['after']:.2f} times"
+        "median of an update: before {before:.1f} ms, after {after:.1f} ms, {ratio:.2f} times".format(
+            **medians, ratio=medians["before"] / medians["after"]
+        )
     )
     if options.json:
         options.json.write_text(json.dumps(found))

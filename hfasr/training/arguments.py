@@ -60,8 +60,9 @@ class CTCTrainingArguments(TrainingArguments):
     batch_shapes: int = field(
         default=0,
         metadata={
-            "help": "Pad batches to this many lengths, chosen to pad least, and fill them with silent rows, so that few tensor shapes occur: "
-            "12 cost about a twentieth of the time, 0 leaves each batch as long as its longest row."
+            "help": "Pad batches to this many lengths, chosen to pad least, and fill a few with silent rows, so that few tensor shapes "
+            "occur: 12 cost about a twentieth of the time, 0 leaves each batch as long as its longest row. For batch norm (QuartzNet, "
+            "Citrinet) silent rows count."
         },
     )
     stream_window: int = field(

@@ -16,7 +16,7 @@ from hfasr.extras import require
 from hfasr.files import temporary_beside
 from hfasr.models.encoder import ConvEncoderConfig
 from hfasr.models.head import HEADS
-from hfasr.models.speed import encoder_layers
+from hfasr.models.speed.fast_training import encoder_layers
 from hfasr.training.optimization import keep_frozen_norms
 
 LORA_FOLDER = "lora"

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from hfasr.models.speed import compile_mode
+from hfasr.models.speed.fast_training import compile_mode
 from hfasr.training.novograd import check_betas
 from hfasr.training.rejoin import join_again
 

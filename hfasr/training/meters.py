@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from hfasr.audio import SAMPLING_RATE
-from hfasr.models.flops import count_flops, peak_flops
+from hfasr.models.speed.flops import count_flops, peak_flops
 from hfasr.training.batches.inputs import INPUT_LENGTHS, LABEL_LENGTHS, input_of, to_device
 
 logger = logging.getLogger(__name__)

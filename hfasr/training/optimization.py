@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from hfasr.models.head import HEADS
 from hfasr.models.load import encoder_of
-from hfasr.models.speed import encoder_layers
+from hfasr.models.speed.fast_training import encoder_layers
 
 # What runs above the layers beside the head. `layer_norm` of the encoder does so in some families only; see `_above`.
 _ABOVE = ("adapter", "intermediate_ffn", "upsample", "out_norm")

@@ -9,7 +9,7 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from hfasr.models.load import encoder_of
-from hfasr.models.speed import encoder_layers
+from hfasr.models.speed.fast_training import encoder_layers
 from hfasr.training.arguments import CTCTrainingArguments
 
 # A corpus of 100,000 hours takes one machine most of a day to decode.

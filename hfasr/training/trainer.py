@@ -24,7 +24,7 @@ from hfasr.decoding.greedy import decode_frames, labels_to_text
 from hfasr.evaluation.metrics import RATE_NAMES, error_rate
 from hfasr.files import write_text
 from hfasr.models.load import encoder_of, freeze_feature_encoder, output_lengths
-from hfasr.models.speed import FastTraining, compile_mode, graphs_compiled, prepare_device
+from hfasr.models.speed.fast_training import FastTraining, compile_mode, graphs_compiled, prepare_device
 from hfasr.text.vocabulary import Labels, encode_targets
 from hfasr.training.adapters import (
     LORA_FOLDER,

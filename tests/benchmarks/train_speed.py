@@ -30,7 +30,7 @@ from transformers import TrainerCallback, UniSpeechConfig, Wav2Vec2BertConfig, W
 
 from hfasr.audio import SAMPLING_RATE, audio_duration, write_audio
 from hfasr.models.load import BUILT_IN, load_model
-from hfasr.models.speed import graphs_compiled
+from hfasr.models.speed.fast_training import graphs_compiled
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.trainer import CTCTrainer

@@ -10,8 +10,8 @@ from transformers import TrainerCallback
 from hfasr.corpora import common_voice
 from hfasr.corpora.targets import add_target
 from hfasr.models.load import load_model
-from hfasr.models.speed import FastTraining
-from hfasr.models.speed_attention import KEY_MASK_SDPA
+from hfasr.models.speed.attention import KEY_MASK_SDPA
+from hfasr.models.speed.fast_training import FastTraining
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training import trainer as trainer_module

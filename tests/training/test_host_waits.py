@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hfasr.models.load import load_model
-from hfasr.models.speed import FastTraining
+from hfasr.models.speed.fast_training import FastTraining
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.trainer import CTCTrainer

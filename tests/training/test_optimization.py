@@ -9,7 +9,7 @@ from tiny_models import FAMILIES, inputs_of, tiny
 from hfasr.corpora import common_voice
 from hfasr.corpora.targets import add_target
 from hfasr.models.load import load_model
-from hfasr.models.speed import encoder_layers
+from hfasr.models.speed.fast_training import encoder_layers
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments

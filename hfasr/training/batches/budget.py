@@ -12,8 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hfasr.audio import SAMPLING_RATE
-from hfasr.models.speed import FastTraining
-from hfasr.models.speed_trial import left_as_it_was
+from hfasr.models.speed.fast_training import FastTraining
+from hfasr.models.speed.trial import left_as_it_was
 from hfasr.training.arguments import CTCTrainingArguments
 
 # An H200 is busy from about 800 s on; more only makes updates fewer (the largest published one is 1,600 s, of fairseq).

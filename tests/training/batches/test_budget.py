@@ -13,7 +13,7 @@ from hfasr.corpora import common_voice
 from hfasr.corpora.rows import plain
 from hfasr.corpora.targets import add_target
 from hfasr.models.load import load_model
-from hfasr.models.speed import FastTraining
+from hfasr.models.speed.fast_training import FastTraining
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 from transformers.models.unispeech.modeling_unispeech import _compute_mask_indices
 
-from hfasr.models.speed import FastTraining
-from hfasr.models.speed_masks import draw_spans, feature_vector_mask
-from hfasr.models.speed_trial import trial_inputs
+from hfasr.models.speed.fast_training import FastTraining
+from hfasr.models.speed.masks import draw_spans, feature_vector_mask
+from hfasr.models.speed.trial import trial_inputs
 
 
 def test_every_family_is_tested():
@@ -36,7 +36,7 @@ def test_equal_in_value_to_transformers(family, padded, monkeypatch):
     """Given the same masked frames, logits and gradients in training, and logits in evaluation, are Transformers'."""
     # WavLM's configuration lacks a field that Transformers' own masks of features ask for
     model = build(family, **({"mask_feature_prob": 0.0} if family == "wavlm" else {}))
-    monkeypatch.setattr("hfasr.models.speed_masks.draw_spans", our_masks)
+    monkeypatch.setattr("hfasr.models.speed.masks.draw_spans", our_masks)
     module = __import__(type(model).__module__, fromlist=["_"])
     monkeypatch.setattr(module, "_compute_mask_indices", stock_masks, raising=False)
     torch.manual_seed(1)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from speed_models import CONV, FAMILIES, assert_equal, build, gradients
 
-from hfasr.models.speed import FastTraining, compile_mode, encoder_layers, feature_encoder, graphs_compiled, prepare_device
-from hfasr.models.speed_trial import trial_inputs, try_out
+from hfasr.models.speed.fast_training import FastTraining, compile_mode, encoder_layers, feature_encoder, graphs_compiled, prepare_device
+from hfasr.models.speed.trial import trial_inputs, try_out
 
 
 def state_of(model):
@@ -92,7 +92,7 @@ def test_a_model_that_does_not_compile_is_trained_without(caplog):
         assert fast.compiled == 0
         assert "layers" in fast.kept
         gradients(model, trial_inputs(model))
-    assert [record.name for record in warned(caplog)] == ["hfasr.models.speed"]
+    assert [record.name for record in warned(caplog)] == ["hfasr.models.speed.fast_training"]
     assert "no such operator" in warned(caplog)[0].getMessage()
     model.zero_grad()
     assert state_of(model) == before | {"own": state_of(model)["own"]}

@@ -17,9 +17,9 @@ from operator import attrgetter
 import torch
 from torch import nn
 
-from .speed_attention import needs_no_key_masks, relative_positions, rotary_positions, set_key_masks, with_fused_attention
-from .speed_masks import feature_vector_mask, mask_hidden_states
-from .speed_trial import transformers_models, try_out
+from .attention import needs_no_key_masks, relative_positions, rotary_positions, set_key_masks, with_fused_attention
+from .masks import feature_vector_mask, mask_hidden_states
+from .trial import transformers_models, try_out
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from transformers import (
     WavLMConfig,
 )
 
-from hfasr.models.flops import count_flops, peak_flops
 from hfasr.models.load import encoder_of
 from hfasr.models.quartznet import QuartzNetConfig
+from hfasr.models.speed.flops import count_flops, peak_flops
 
 SMALL = {
     "vocab_size": 12, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "conv_dim": [8] * 7,

@@ -1,0 +1,1 @@
+"""A training step as fast as the device allows, and what it does."""

@@ -10,6 +10,8 @@ import pytest
 _CACHE = tempfile.mkdtemp(prefix="hfasr-tests-")
 # NeMo's reference tensors come from a CPU where MKL takes this path; another rounds the spectra of near-silent frames by up to 2e-4.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # each of the processes that share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HFASR_CACHE=f"{_CACHE}/hfasr", HF_HOME=f"{_CACHE}/hf", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 REPOSITORY = Path(__file__).parents[1]

@@ -1,6 +1,7 @@
 """The public names, and that imports go down the layers."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,26 @@ def test_imports_go_down_the_layers(path):
         return
     for name in imported(path):
         assert LAYERS[name] < LAYERS[home] or name == home, f"{path} imports {name}"
+
+
+def listed() -> list[str]:
+    """Return the modules that docs/layout.md names, in its order; those it describes as a group are left out."""
+    folders, found = [], []
+    for line in (PACKAGE.parent / "docs" / "layout.md").read_text("utf-8").split("```")[1].splitlines():
+        indent, entry = re.match(r"([│ ]*)(?:[├└]── )?(.*)", line).groups()
+        if "── " in line:
+            folders = folders[: len(indent) // 4]
+            if folder := re.match(r"(\w+)/", entry):
+                folders.append(folder[1])
+        found += [".".join(["hfasr", *folders, name]) for name in re.findall(r"(?<![\w>])(\w+)\.py", entry.split("    ")[0])]
+    return found
+
+
+def test_files_import_what_the_layout_lists_above_them():
+    places = {module: place for place, module in enumerate(listed())}
+    assert "hfasr.training.batches.sampler" in places
+    for module, place in places.items():
+        folder = ".".join(module.split(".")[:2])
+        for node in ast.walk(ast.parse((PACKAGE.parent / f"{module.replace('.', '/')}.py").read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level and node.module.startswith(f"{folder}."):
+                assert places.get(node.module, -1) < place, f"{module} imports {node.module}"

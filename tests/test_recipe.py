@@ -218,7 +218,7 @@ def test_a_base_model_is_never_overwritten(toy_release, finished, tmp_path, caps
     assert (base / "model.safetensors").read_bytes() == before
 
 
-def test_a_run_is_resumed_as_it_was(toy_release, finished, capsys):
+def test_a_run_is_resumed_as_it_was(toy_release, finished, tmp_path, capsys):
     before = (finished / "recipe.json").read_bytes()
     flags = [*QUICK, "--corpus", toy_release, "--output_dir", finished, "--resume_from_checkpoint"]
     assert "base_model quartznet-small" in refused(capsys, *flags, "--base_model", "quartznet-5x1")
@@ -227,6 +227,10 @@ def test_a_run_is_resumed_as_it_was(toy_release, finished, capsys):
     assert "with learning_rate 0.5; the checkpoint's optimiser goes on" in refused(capsys, *flags, "--learning_rate", "0.5")
     message = refused(capsys, *flags, "--novograd", "0.8", "0.5", "--learning_rate", "0.01")
     assert "without novograd, this command comes with novograd [0.8, 0.5]; the checkpoint's optimiser" in message
+    (checkpoint, *_) = finished.glob("checkpoint-*")
+    flags = [*QUICK, "--corpus", toy_release, "--output_dir", tmp_path / "new", "--resume_from_checkpoint", checkpoint]
+    assert f"{finished} was trained with base_model quartznet-small" in refused(capsys, *flags, "--base_model", "quartznet-5x1")
+    assert f"{finished} was trained with freeze_layers 0" in refused(capsys, *flags, "--freeze_layers", "1")
     assert (finished / "recipe.json").read_bytes() == before
 
 

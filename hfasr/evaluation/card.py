@@ -47,6 +47,7 @@ _HYPER_PARAMETERS = (
     "max_batch_seconds",
     "gradient_accumulation_steps",
     "update_seconds",
+    "batch_shapes",
     "novograd",
     "optim",
     "adam_beta1",

@@ -57,13 +57,13 @@ def stacked_fbank(waveforms: Sequence[np.ndarray], feature_extractor: SeamlessM4
 def _log_energies(waveform: np.ndarray, window: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     """Return the natural log of mel energies `(F, M)` of a waveform `(S,)`."""
     # in float64 as there: quiet bins of band-limited speech would drown in the rounding of the loud ones
-    signal = torch.from_numpy(waveform).double() * 2**15
+    scaled = torch.from_numpy(waveform).double() * 2**15
     # y[t] = (x[t] - mean) - 0.97 (x[t - 1] - mean), of which all but the mean is the same in every frame that sees t
-    emphasised = signal.clone()
-    emphasised[1:] -= _PREEMPHASIS * signal[:-1]
-    means = signal.unfold(0, _WINDOW_SAMPLES, _HOP_SAMPLES).mean(dim=1)
-    starts = (1 - _PREEMPHASIS) * (signal[: len(means) * _HOP_SAMPLES : _HOP_SAMPLES] - means)
-    padded = signal.new_zeros(min(len(means), _FRAMES_PER_CALL), _FFT_SAMPLES)
+    emphasised = scaled.clone()
+    emphasised[1:] -= _PREEMPHASIS * scaled[:-1]
+    means = scaled.unfold(0, _WINDOW_SAMPLES, _HOP_SAMPLES).mean(dim=1)
+    starts = (1 - _PREEMPHASIS) * (scaled[: len(means) * _HOP_SAMPLES : _HOP_SAMPLES] - means)
+    padded = scaled.new_zeros(min(len(means), _FRAMES_PER_CALL), _FFT_SAMPLES)
     energies = []
     for first in range(0, len(means), _FRAMES_PER_CALL):
         last = min(first + _FRAMES_PER_CALL, len(means))

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from hfasr.extras import require
-from hfasr.files import temporary_beside
 from hfasr.models.encoder import ConvEncoderConfig
 from hfasr.models.head import HEADS
+from hfasr.models.load import encoder_of
 from hfasr.models.speed.fast_training import encoder_layers
+from hfasr.training.checkpoints import write_weights
 from hfasr.training.optimization import keep_frozen_norms
 
 LORA_FOLDER = "lora"
@@ -40,11 +41,16 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float | None = None) -> N
 
     Raises:
         ModuleNotFoundError: peft is not installed.
-        ValueError: A family without linear maps in its layers, or a model with LoRA already.
+        ValueError: A family without linear maps in its layers or with a head that its encoder shares, or a model with LoRA already.
     """
     peft = require("peft", extra="lora")
     if hasattr(model, "peft_config"):
         raise ValueError("this model has adapters of peft already; load it anew for another training")
+    if {*getattr(model, _head_name(model)).parameters()} & {*encoder_of(model).parameters()}:
+        raise ValueError(
+            f"the head of this {model.config.model_type} is a part of its encoder too, which LoRA leaves as it is: train it whole, with "
+            "lora_rank 0"
+        )
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank if alpha is None else alpha, target_modules=_linear_maps(model))
     peft.inject_adapter_in_model(config, model)
     getattr(model, _head_name(model)).requires_grad_(True)
@@ -81,7 +87,7 @@ def write_lora(model: PreTrainedModel, folder: Path, state_dict: Mapping[str, to
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict() if state_dict is None else state_dict
-    _save({_peft_name(name): state[name] for name in _trained_names(model)}, folder / LORA_WEIGHTS)
+    write_weights(folder / LORA_WEIGHTS, {_peft_name(name): state[name] for name in _trained_names(model)})
     config = copy.copy(model.peft_config["default"])
     config.modules_to_save, config.inference_mode = [_head_name(model)], True
     config.base_model_name_or_path = model.config._name_or_path or None
@@ -150,7 +156,7 @@ def write_language_adapter(
     """
     state = model.state_dict() if state_dict is None else state_dict
     path = folder / f"adapter.{language}.safetensors"
-    _save({name: state[name] for name in model._get_adapters()}, path)
+    write_weights(path, {name: state[name] for name in model._get_adapters()})
     return path
 
 
@@ -194,12 +200,3 @@ def _check_base(merged: Path, state: Mapping[str, torch.Tensor], trained: set[st
         for name in file.keys():  # noqa: SIM118 (it is no dict)
             if name in state and name not in trained and not torch.equal(file.get_tensor(name), state[name].cpu()):
                 raise ValueError(f"{merged.parent} was trained from another base model than this one: {name} differs")
-
-
-def _save(weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    temporary = temporary_beside(path)
-    try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary, metadata={"format": "pt"})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,18 +2,16 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback
 
-from hfasr.files import temporary_beside
-from hfasr.training.checkpoints import damage
+from hfasr.training.checkpoints import damage, numbered_checkpoints, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +66,7 @@ class MovingAverage(TrainerCallback):
     def save(self, folder: str | os.PathLike) -> None:
         """Write the average into a checkpoint folder, which is made if need be."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(Path(folder, AVERAGE_FILE))
-        try:
-            save_file({name: average.contiguous() for name, average in self._average.items()}, temporary, {"format": "pt"})
-            temporary.replace(Path(folder, AVERAGE_FILE))
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_weights(Path(folder, AVERAGE_FILE), self._average)
 
     def keep(self, folder: str | os.PathLike | None = None) -> None:
         """End: leave the average in the model, that of a checkpoint or, with None, of now."""
@@ -141,13 +134,16 @@ def load_mean(model: nn.Module, output_dir: str | os.PathLike, count: int, updat
 
 def last_checkpoints(output_dir: str | os.PathLike, count: int, update: int) -> list[Path]:
     """Return the folders of the last whole checkpoints up to an update, oldest first."""
-    named = [(int(path.name.rpartition("-")[2]), path) for path in Path(output_dir).iterdir() if re.fullmatch(r"checkpoint-\d+", path.name)]
-    whole = [path for number, path in sorted(named) if number <= update and not damage(path)]
+    whole = [path for number, path in numbered_checkpoints(output_dir) if number <= update and not damage(path)]
     return whole[-count:]
 
 
 def mean_weights(folders: Sequence[str | os.PathLike]) -> dict[str, torch.Tensor]:
-    """Return the mean of the weights of checkpoints, in float32 or better; what is no floating-point number is the last one's."""
+    """Return the mean of the weights of checkpoints, in float32 or better; what is no floating-point number is the last one's.
+
+    Raises:
+        ValueError: A checkpoint holds no weights, or others than the one before.
+    """
     mean: dict[str, torch.Tensor] = {}
     for number, folder in enumerate(folders, start=1):
         weights = {name: weight for path in sorted(Path(folder).glob("model*.safetensors")) for name, weight in load_file(path).items()}

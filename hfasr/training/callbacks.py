@@ -58,6 +58,7 @@ class StopOnSignal(TrainerCallback):
         self._group = None
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.received = self.stopping = 0  # a training that was stopped may be gone on with, as in a notebook
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._receive)

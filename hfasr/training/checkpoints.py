@@ -1,12 +1,18 @@
-"""Which checkpoint of a run to go on from."""
+"""The checkpoints of a run: which there are, which is whole, which to go on from."""
 
 import json
 import logging
 import os
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from hfasr.files import temporary_beside
 from hfasr.training.arguments import NEWEST
 
 logger = logging.getLogger(__name__)
@@ -31,14 +37,29 @@ def resume_folder(output_dir: str | os.PathLike, wanted: str | bool | None) -> s
         if missing := damage(Path(wanted)):
             raise ValueError(f"{wanted} is not a whole checkpoint: {missing}")
         return str(wanted)
-    folders = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name) and path.is_dir()]
-    for folder in sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+    for _, folder in reversed(numbered_checkpoints(output_dir)):
         reason = damage(folder)
         if not reason:
             return str(folder)
         logger.warning("%s is not a whole checkpoint (%s), trying the one before", folder, reason)
     logger.warning("%s holds no checkpoint to resume from; training starts from the beginning", output_dir)
     return None
+
+
+def numbered_checkpoints(output_dir: str | os.PathLike) -> list[tuple[int, Path]]:
+    """Return the checkpoint folders of a run with their updates, oldest first, whole or not."""
+    folders = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name) and path.is_dir()]
+    return sorted((int(path.name.rpartition("-")[2]), path) for path in folders)
+
+
+def write_weights(path: str | os.PathLike, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    temporary = temporary_beside(path)
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary, metadata={"format": "pt"})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def trained_seconds(folder: str | os.PathLike) -> float:
@@ -83,8 +104,6 @@ def damage(folder: Path) -> str:
     except ValueError:
         return "trainer_state.json is cut short"
     for path in folder.glob("*.safetensors"):
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(path, framework="pt"):
                 pass

@@ -1,7 +1,7 @@
 """Which weights are trained and how fast: learning rates by update and by depth, frozen layers."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -22,6 +22,11 @@ def tri_stage_scale(update: int, *, updates: int, shares: list[float], final: fl
     if update < hold:
         return 1.0
     return math.exp(math.log(final) * min(1.0, (update - hold) / max(1.0, updates - hold)))
+
+
+def makes_own_groups(optimizer: object, settings: Mapping) -> bool:
+    """Tell whether an optimiser, as Trainer's `get_optimizer_cls_and_kwargs` gives it, chooses its parameters itself."""
+    return not isinstance(optimizer, type) or bool({"params", "model", "optimizer_dict"} & settings.keys())
 
 
 def parameter_groups(

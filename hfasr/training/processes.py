@@ -34,6 +34,18 @@ def _host_group(world: distributed.ProcessGroup) -> distributed.ProcessGroup:
     return distributed.new_group(backend="gloo", timeout=_PATIENCE)
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the first one's saved buffers, the statistics of batch norms, as DDP does before each training step.
+
+    After the last step each has its own: evaluation would judge rows by other weights than those that are saved.
+    """
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        saved = model.state_dict(keep_vars=True).keys()
+        for name, buffer in model.named_buffers():
+            if name in saved:
+                distributed.broadcast(buffer, 0)
+
+
 def settle_sharding(trainer: Trainer) -> None:
     """Make a trainer fit for FSDP2 or DeepSpeed where Accelerate was told to use one; do nothing where it was not.
 

@@ -154,7 +154,7 @@ def filter_rows(recipe: RecipeArguments, corpus: Corpus) -> tuple[Corpus, list[d
         return {**corpus, "train": corpus["train"].filter(within, input_columns=["text", "duration"])}, []
     kept, dropped = keep_rows(DatasetDict(corpus), **_limits(recipe))
     if recipe.max_batch_seconds != AUTO:  # else the trainer checks it, when it knows it
-        check_budget(column(kept["train"], "duration").to_numpy(), recipe.batch_seconds)
+        check_budget(column(kept["train"], "duration").to_numpy(), recipe.max_batch_seconds, recipe.views)
     return kept, dropped
 
 

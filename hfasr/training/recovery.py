@@ -241,7 +241,7 @@ def save_alone(trainer: Trainer) -> Path | None:
         trainer._save_checkpoint(trainer.model, None)
         saved = Path(args.output_dir, folder.name)
         (saved / "rng_state.pth").unlink(missing_ok=True)
-        if folder.exists():  # of a process that was killed while it saved
+        if folder.exists() and damage(folder):  # of a process that was killed while it saved
             shutil.rmtree(folder)
         try:
             saved.replace(folder)
@@ -273,6 +273,7 @@ def _comes_whole(folder: Path, seconds: float = 30.0) -> bool:
 
 def note_launch(args: CTCTrainingArguments) -> None:
     """Write down, in the output folder, which launchers began training there."""
+    _BEGUN.add(Path(args.output_dir).resolve())
     if _LAUNCHED in os.environ and args.local_process_index == 0:
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         write_text(_launch_path(args), json.dumps({"launcher": _launcher()}) + "\n")
@@ -288,7 +289,7 @@ def resume_after_restart(args: CTCTrainingArguments) -> bool:
     Returns:
         Whether this is such a run; then `resume_from_checkpoint` is set.
     """
-    if _LAUNCHED not in os.environ:
+    if _LAUNCHED not in os.environ or Path(args.output_dir).resolve() in _BEGUN:
         return False
     path = _launch_path(args)
     ours = path.is_file() and json.loads(path.read_text(encoding="utf-8"))["launcher"] == _launcher()
@@ -303,6 +304,8 @@ def resume_after_restart(args: CTCTrainingArguments) -> bool:
 
 # Set by torchrun, and so by accelerate launch where it starts several processes.
 _LAUNCHED = "TORCHELASTIC_RUN_ID"
+# Folders in which this process began to train: what it does there next is no restart.
+_BEGUN: set[Path] = set()
 
 
 def _launch_path(args: CTCTrainingArguments) -> Path:

@@ -207,16 +207,18 @@ def record_run(
         "hardware": _hardware(recipe),
         "processes": recipe.world_size,
     }
-    before = folder / "recipe.json"
-    if recipe.resume_from_checkpoint and before.is_file():
-        _check_same_run(folder, json.loads(before.read_text(encoding="utf-8")), content)
+    if recipe.resume_from_checkpoint:
+        checkpoint = resume_folder(folder, recipe.resume_from_checkpoint)
+        origin = Path(checkpoint).parent if checkpoint else folder  # a checkpoint may be of another folder's run
+        if (before := origin / "recipe.json").is_file():
+            _check_same_run(origin, json.loads(before.read_text(encoding="utf-8")), content)
     if not recipe.should_save:
         return
     folder.mkdir(parents=True, exist_ok=True)
     quarantine = folder / "quarantine.jsonl"
     met_before = quarantine.read_text(encoding="utf-8").splitlines() if recipe.resume_from_checkpoint and quarantine.is_file() else []
     write_jsonl(quarantine, _deduplicated([*map(json.loads, met_before), *left_out, *trainer.dropped]))
-    _write_json(before, content)
+    _write_json(folder / "recipe.json", content)
 
 
 def _rows_digest(trainer: CTCTrainer, tables: DatasetDict) -> str:

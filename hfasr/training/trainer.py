@@ -1,5 +1,6 @@
 """CTCTrainer: rows to a checkpoint, on `transformers.Trainer`."""
 
+import copy
 import json
 import logging
 import math
@@ -9,23 +10,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pyarrow
 import torch
 from accelerate.data_loader import DataLoaderShard
 from accelerate.utils import DistributedType, send_to_device
-from datasets import Dataset, IterableDataset, Value
-from datasets.features import List
+from datasets import Dataset, IterableDataset
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, set_seed
-from transformers.trainer_utils import EvalPrediction
 
-from hfasr.corpora.rows import column, iter_values, plain, with_column
-from hfasr.decoding.greedy import decode_frames, labels_to_text
-from hfasr.evaluation.metrics import RATE_NAMES, error_rate
+from hfasr.corpora.rows import column
+from hfasr.decoding.greedy import decode_frames
+from hfasr.evaluation.metrics import RATE_NAMES
 from hfasr.files import write_text
 from hfasr.models.load import encoder_of, freeze_feature_encoder, output_lengths
 from hfasr.models.speed.fast_training import FastTraining, compile_mode, graphs_compiled, prepare_device
-from hfasr.text.vocabulary import Labels, encode_targets
 from hfasr.training.adapters import (
     LORA_FOLDER,
     add_lora,
@@ -39,11 +35,20 @@ from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.averaging import MovingAverage, load_mean
 from hfasr.training.batches.budget import CudaMemory, held_bytes, measure_budget
 from hfasr.training.batches.collator import PADDING, CTCCollator
-from hfasr.training.batches.fitting import drop_unfit
-from hfasr.training.batches.inputs import INPUT_LENGTHS, LABEL_LENGTHS, LABELS, model_inputs, takes_mask, to_device
-from hfasr.training.batches.loader import AheadLoader, training_loader
-from hfasr.training.batches.record import batch_record, check_record, draws_anew, given_numbers, go_on, process_seed, write_record
-from hfasr.training.batches.sampler import DurationBatchSampler
+from hfasr.training.batches.fitting import drop_unfit, labelled
+from hfasr.training.batches.inputs import INPUT_LENGTHS, LABEL_LENGTHS, LABELS, model_inputs, takes_mask
+from hfasr.training.batches.loader import AheadLoader, leave_signals, training_loader
+from hfasr.training.batches.record import (
+    batch_record,
+    check_record,
+    draws_anew,
+    given_numbers,
+    go_on,
+    process_seed,
+    run_facts,
+    write_record,
+)
+from hfasr.training.batches.sampler import DurationBatchSampler, check_budget
 from hfasr.training.batches.settling import budget_facts, device_name, longest_row, lower_budget, settle_batches
 from hfasr.training.batches.stream import EncodedRows, FollowStream, StreamBatchSampler, check_stream
 from hfasr.training.callbacks import FreezeEncoder, StopOnSignal, WatchLoss
@@ -51,8 +56,8 @@ from hfasr.training.checkpoints import resume_folder, stream_state, stream_state
 from hfasr.training.loss import check_views, ctc_loss_sum, two_views
 from hfasr.training.meters import SpeedMeter, seconds_per_input, summary_line
 from hfasr.training.novograd import NovoGrad
-from hfasr.training.optimization import freeze_layers, parameter_groups, tri_stage_scale
-from hfasr.training.processes import settle_sharding, wait_for_others
+from hfasr.training.optimization import freeze_layers, makes_own_groups, parameter_groups, tri_stage_scale
+from hfasr.training.processes import settle_sharding, share_buffers, wait_for_others
 from hfasr.training.profiling import ProfileUpdates
 from hfasr.training.recovery import (
     Pieces,
@@ -66,6 +71,7 @@ from hfasr.training.recovery import (
     unsynchronised,
     write_limit,
 )
+from hfasr.training.scoring import by_duration, frame_error_rate, frame_labels, in_order
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +113,7 @@ class CTCTrainer(Trainer):
         if args.consistency:
             check_views(model, args.consistency)
         wait_for_others()  # one may have made the corpus for all
+        args = copy.copy(args)  # what is settled below is of this training alone
         self.unit, self.dropped = unit, []
         self._processor = processor
         self._follow = FollowStream() if isinstance(train_dataset, IterableDataset) else None
@@ -118,13 +125,13 @@ class CTCTrainer(Trainer):
         if self._follow is not None:
             check_stream(train_dataset, args)
         elif train_dataset is not None:
-            train_dataset, self.dropped = drop_unfit(*self._labelled(train_dataset), model, processor)
+            train_dataset, self.dropped = drop_unfit(*labelled(train_dataset, processor.tokenizer), model, processor)
         if any(isinstance(rows, IterableDataset) for rows in (eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset])):
             raise TypeError("eval_dataset is a stream; evaluation needs a table, such as Dataset.from_list(list(stream))")
         if isinstance(eval_dataset, dict):
-            eval_dataset = {name: self._by_duration(rows)[0] for name, rows in eval_dataset.items()}
+            eval_dataset = {name: by_duration(rows, processor.tokenizer)[0] for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:
-            eval_dataset = self._by_duration(eval_dataset)[0]
+            eval_dataset = by_duration(eval_dataset, processor.tokenizer)[0]
         self._masked = takes_mask(model, processor.feature_extractor)
         self.meter = SpeedMeter(processor.feature_extractor, args.views)
         if args.freeze_feature_encoder:
@@ -147,8 +154,11 @@ class CTCTrainer(Trainer):
         else:
             count = self._settle_batches(args, table, kwargs.get("optimizer_cls_and_kwargs"))
             self.batches = replace(batch_record(args, given), batches_per_update=count)
+        self.batches = replace(self.batches, facts=run_facts(model, table, args))
         if table is not None:
             self._batches = (table, self._sampler(table, args))  # a budget that is too small is told now
+            if len(table) < args.world_size:
+                logger.warning("%d training rows for %d processes: the others take empty batches", len(table), args.world_size)
             logger.info("an epoch is %s", self._batches[1].summary())
         super().__init__(
             model=model,
@@ -163,13 +173,12 @@ class CTCTrainer(Trainer):
         settle_sharding(self)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by num_items_in_batch
         self._start, self._seconds_before = time.monotonic(), 0.0
-        split = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.pieces = Pieces(
             seconds_per_input(processor.feature_extractor),
             self._memory_ran_out,
             model.zero_grad,
             read_limit(args.output_dir, device_name(args.device)) if args.resume_from_checkpoint else math.inf,
-            partial(most_of_all, args.device) if split and args.world_size > 1 else None,
+            partial(most_of_all, args.device) if self._is_split and args.world_size > 1 else None,
         )
         self.stop_on_signal = StopOnSignal()
         self.add_callback(self.stop_on_signal)
@@ -243,12 +252,17 @@ class CTCTrainer(Trainer):
         args = self.args
         if args.n_gpu > 1:  # DataParallel's copies of the model would call the methods of the first
             return nullcontext()
-        split = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        mode = "off" if split and args.compile == "auto" else compile_mode(args.compile, args.device)
-        autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+        mode = "off" if self._is_split and args.compile == "auto" else compile_mode(args.compile, args.device)
         # a model that will be split is not on its device yet; a CPU's code is the same for any size
-        trial_seconds = 0.0 if split else args.max_batch_seconds / 2 if args.device.type == "cuda" else 1.0
-        return FastTraining(self.model, mode, autocast=autocast, trial_seconds=trial_seconds)
+        trial_seconds = 0.0 if self._is_split else args.max_batch_seconds / 2 if args.device.type == "cuda" else 1.0
+        return FastTraining(self.model, mode, autocast=args.half, trial_seconds=trial_seconds)
+
+    def _run_epoch(self, *args, **kwargs):
+        """Train for an epoch, unless all updates were made before: Trainer would make one more each time such a run is resumed."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Train on a batch, in pieces where it does not fit the memory: see `Pieces`."""
@@ -272,7 +286,7 @@ class CTCTrainer(Trainer):
 
         Evaluation counts CTC alone, training also what `consistency` and `label_smoothing_factor` add.
         """
-        labels = inputs["labels"]
+        labels = inputs[LABELS]
         consistency, smoothing = (self.args.consistency, self.args.label_smoothing_factor) if model.training else (0.0, 0.0)
         if consistency:
             inputs = two_views(inputs)
@@ -309,6 +323,14 @@ class CTCTrainer(Trainer):
         self._loader = training_loader(rows, sampler, collate, self.args, endless=self._follow is not None)
         return self._loader
 
+    def get_eval_dataloader(self, eval_dataset=None):
+        """Return Trainer's loader, with workers that live through a signal to stop."""
+        return _with_steady_workers(super().get_eval_dataloader(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset):
+        """Return Trainer's loader, with workers that live through a signal to stop."""
+        return _with_steady_workers(super().get_test_dataloader(test_dataset))
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Fetch the batches of an update, and count how long that takes and what is in them."""
         moved = map(partial(send_to_device, device=device, non_blocking=True), self.meter.waiting(epoch_iterator))
@@ -324,6 +346,8 @@ class CTCTrainer(Trainer):
     def evaluation_loop(self, *args, **kwargs):
         """Evaluate the moving average where there is one, and the weights that are trained where there is none."""
         with self._average.in_place() if self._average is not None else nullcontext():
+            if not self._is_split:
+                share_buffers(self.model)
             return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -332,24 +356,22 @@ class CTCTrainer(Trainer):
         A row with a character that has no symbol, which is a blank among its labels, has no loss, as in training.
         """
         inputs = self._prepare_inputs(inputs)
-        unknown = (inputs["labels"] == self.model.config.pad_token_id).any(-1, keepdim=True)
+        unknown = (inputs[LABELS] == self.model.config.pad_token_id).any(-1, keepdim=True)
         with torch.no_grad(), self.compute_loss_context_manager():
-            labels = inputs["labels"].masked_fill(unknown, PADDING)
+            labels = inputs[LABELS].masked_fill(unknown, PADDING)
             counts = (labels != PADDING).sum(-1).cpu().numpy()
             loss, outputs = self.compute_loss(model, {**inputs, LABELS: labels, LABEL_LENGTHS: counts}, return_outputs=True)
         if prediction_loss_only:
             return loss.detach(), None, None
-        ids = outputs.logits.argmax(-1)
-        frames = to_device(output_lengths(self.model, torch.from_numpy(inputs[INPUT_LENGTHS])), ids.device)
-        past_end = torch.arange(ids.shape[1], device=ids.device) >= frames[:, None]
-        return loss.detach(), ids.masked_fill(past_end, PADDING), inputs["labels"]
+        frames = output_lengths(self.model, torch.from_numpy(inputs[INPUT_LENGTHS]))
+        return loss.detach(), frame_labels(outputs.logits, frames), inputs[LABELS]
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Build Trainer's optimiser, with `layer_decay` over groups of parameters by depth."""
         if self.args.layer_decay != 1 and self.optimizer is None:
             model = self.model if model is None else model
             kind, settings = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, model)
-            if not isinstance(kind, type) or {"params", "model", "optimizer_dict"} & settings.keys():
+            if makes_own_groups(kind, settings):
                 raise ValueError(f"optim {self.args.optim} makes groups of parameters of its own; use another, or layer_decay 1")
             groups = parameter_groups(
                 model,
@@ -379,7 +401,7 @@ class CTCTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the model, with LoRA merged; and beside it, alone, the updates of LoRA or the language adapter."""
         folder, gathered = Path(output_dir or self.args.output_dir), state_dict
-        if self.args.lora_rank:
+        if self.args.should_save and self.args.lora_rank:  # the others come here too from Transformers 5.23 on
             state_dict = merged_state_dict(self.model, gathered)
         super()._save(output_dir, state_dict=state_dict)
         if self.args.should_save and self.args.lora_rank:
@@ -430,6 +452,7 @@ class CTCTrainer(Trainer):
             self._tr_loss.zero_()  # Trainer clears its sum by subtracting it from itself, after which a NaN would stay
         if "loss" in logs:
             logs |= self.meter.read() | {"train_seconds": round(self._seconds_so_far(), 1)}
+        logs.pop("train_samples_per_second", None)  # of per_device_train_batch_size, which batches do not follow
         super().log(logs, start_time)
 
     def transcribe(self, rows: Dataset) -> list[str]:
@@ -441,17 +464,15 @@ class CTCTrainer(Trainer):
         Returns:
             The recognised target of each row, in the order of the rows.
         """
-        rows, order = self._by_duration(rows)
+        rows, order = by_duration(rows, self._processor.tokenizer)
         frame_ids = self.predict(rows).predictions
-        hypotheses = decode_frames(frame_ids, self._processor.tokenizer, self.model.config.pad_token_id)
-        by_row = [""] * len(order)
-        for place, hypothesis in zip(order, hypotheses, strict=True):
-            by_row[place] = hypothesis
-        return by_row
+        return in_order(decode_frames(frame_ids, self._processor.tokenizer, self.model.config.pad_token_id), order)
 
     def _sampler(self, rows: Dataset, args: CTCTrainingArguments) -> DurationBatchSampler:
+        durations = column(rows, "duration").to_numpy()
+        check_budget(durations, args.max_batch_seconds, args.views)
         return DurationBatchSampler(
-            column(rows, "duration").to_numpy(),
+            durations,
             args.batch_seconds,
             batches_per_update=self.batches.batches_per_update,
             num_processes=args.world_size,
@@ -476,10 +497,15 @@ class CTCTrainer(Trainer):
     def _memory_ran_out(self, seconds: float) -> None:
         """Keep the limit of a piece for what comes after this run; where other processes wait for this one, end the run."""
         write_limit(self.args.output_dir, seconds, device_name(self.args.device))
-        lower_budget(self._facts, self.args.views * seconds)
+        # a budget must hold the longest row; a piece need not
+        lower_budget(self._facts, self.args.views * max(seconds, self._facts["longest_seconds"]))
         if self.accelerator.distributed_type != DistributedType.NO:
-            split = self.is_fsdp_enabled or self.is_deepspeed_enabled
-            leave_for_restart(self, seconds, can_save=self._follow is None and not split)
+            leave_for_restart(self, seconds, can_save=self._follow is None and not self._is_split)
+
+    @property
+    def _is_split(self) -> bool:
+        """Whether no process holds the whole model, or its optimiser."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
     def _seconds_so_far(self) -> float:
         return self._seconds_before + time.monotonic() - self._start
@@ -489,28 +515,12 @@ class CTCTrainer(Trainer):
             self.model,
             self.args.device,
             self.accelerator.gather,
-            dtype=torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else torch.float32,
+            dtype=self.args.half or torch.float32,
             row_seconds=column(self.train_dataset, "duration").to_numpy() if self._follow is None else None,
             frozen_start=encoder_of(self.model) if self.args.freeze_encoder_updates else None,
         )
 
-    def _labelled(self, rows: Dataset) -> tuple[Dataset, Labels]:
-        """Add `labels`, the ids of `target`; return them as well."""
-        labels = encode_targets(self._processor.tokenizer, iter_values(rows, "target"))
-        ids = pyarrow.ListArray.from_arrays(labels.offsets.astype(np.int32), labels.ids)
-        return with_column(plain(rows), "labels", ids, List(Value("int32"))), labels
 
-    def _by_duration(self, rows: Dataset) -> tuple[Dataset, list[int]]:
-        """Sort rows for evaluation, longest first, so that batches of a fixed number of rows pad little."""
-        order = np.argsort(-column(rows, "duration").to_numpy(), kind="stable")
-        return self._labelled(plain(rows).select(order))[0], order.tolist()
-
-
-def frame_error_rate(prediction: EvalPrediction, *, tokenizer, blank: int, unit: str) -> dict[str, float]:
-    """Score frame labels `(N, T)` against label ids `(N, L)`: `{"per": ...}` or `{"cer": ...}`, by unit.
-
-    Characters that have no symbol, and so no id, are left out of the references; the score after training, of texts, counts them.
-    """
-    hypotheses = decode_frames(prediction.predictions, tokenizer, blank)
-    references = [labels_to_text(row, tokenizer) for row in prediction.label_ids]
-    return {RATE_NAMES[unit]: error_rate(references, hypotheses, unit)}
+def _with_steady_workers(loader: DataLoaderShard) -> DataLoaderShard:
+    loader.base_dataloader.worker_init_fn = leave_signals
+    return loader

@@ -33,6 +33,8 @@ from hfasr.models.load import BUILT_IN, load_model
 from hfasr.models.speed.fast_training import graphs_compiled
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments
+from hfasr.training.batches.inputs import INPUT_LENGTHS, input_of
+from hfasr.training.meters import seconds_per_input
 from hfasr.training.trainer import CTCTrainer
 
 LABELS_PER_SECOND = 12
@@ -82,10 +84,9 @@ class Timed(CTCTrainer):
     useful = padded = 0.0
 
     def _prepare_inputs(self, inputs):
-        name, per_second = ("input_values", SAMPLING_RATE) if "input_values" in inputs else ("input_features", self.frames_per_second)
-        rows, width = inputs[name].shape[:2]
-        self.useful += float(inputs["input_lengths"].sum()) / per_second
-        self.padded += rows * width / per_second
+        rows, width = input_of(inputs).shape[:2]
+        self.useful += float(inputs[INPUT_LENGTHS].sum()) * self.seconds_of_input
+        self.padded += rows * width * self.seconds_of_input
         return super()._prepare_inputs(inputs)
 
 
@@ -136,9 +137,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
     )  # fmt: skip
     clock = Clock(options.warm_up, options.updates)
     trainer = Timed(model, args, processor, rows, callbacks=[clock])
-    clock.trainer, trainer.frames_per_second = trainer, 1 / getattr(processor.feature_extractor, "hop_seconds", 0.01)
-    if options.model == "w2v-bert":
-        trainer.frames_per_second = 50  # two filter bank frames of 10 ms are one input frame
+    clock.trainer, trainer.seconds_of_input = trainer, seconds_per_input(processor.feature_extractor)
     start = time.perf_counter()
     trainer.train()
     logged = next(entry for entry in reversed(trainer.state.log_history) if "loss" in entry)

@@ -23,14 +23,6 @@ from hfasr.training.fine_tune import adapter_settings
 from hfasr.training.trainer import CTCTrainer
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def corpus(toy_release):
     return add_target(common_voice(toy_release, splits=["train", "test"]), Phonemizer("ky", word_bars=False))
@@ -66,7 +58,7 @@ def filled(model, rank=4, alpha=None):
     return model
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "granite_speech5_ctc"])
 def test_every_update_of_lora_is_trained_and_merged(family):
     """Against the plain model: with the merged weights it says the same."""
     model, plain = tiny(family), tiny(family)
@@ -110,7 +102,7 @@ def test_lora_trains_only_updates_and_head(lora_run):
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, base[name]) != (".lora_" in name or name.startswith("lm_head.")), name
     rates = {group["lr"] for group in trainer.optimizer.param_groups}
-    assert rates == {0.01 * 0.8**depth for depth in range(4)}
+    assert rates == {0.01 * 0.8**depth for depth in range(3)}
 
 
 def test_what_lora_leaves_is_a_checkpoint_of_transformers_and_an_adapter_of_peft(lora_run):
@@ -184,6 +176,11 @@ def test_lora_is_for_transformers(name):
         add_lora(model, 4)
 
 
+def test_lora_leaves_no_head_that_is_half_trained():
+    with pytest.raises(ValueError, match="head of this granite_speech5_ctc is a part of its encoder too"):
+        add_lora(tiny("granite_speech5_ctc"), 4)
+
+
 @pytest.fixture(scope="module")
 def mms(corpus, tmp_path_factory):
     """Return a base with adapter layers, a run that trained them for Kyrgyz, and its trainer."""
@@ -202,7 +199,7 @@ def mms(corpus, tmp_path_factory):
 def test_only_adapters_and_head_are_trained(mms):
     _, folder, trainer, changed = mms
     assert changed == set(load_file(folder / "adapter.kir.safetensors")) == set(trainer.model._get_adapters())
-    assert len(changed) == 3 * 6 + 2
+    assert len(changed) == 2 * 6 + 2
 
 
 def test_transformers_loads_the_language_adapter(mms, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from tiny_models import BLOCKS
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 
@@ -23,8 +24,6 @@ from hfasr.training.checkpoints import damage
 from hfasr.training.run import run_recipe
 from hfasr.training.trainer import CTCTrainer
 
-TINY = [{"filters": 16, "kernel": 11, "stride": 2}, {"filters": 24, "kernel": 5, "repeat": 2, "residual": True}]
-
 
 @pytest.fixture(scope="module")
 def corpus(toy_release):
@@ -34,7 +33,7 @@ def corpus(toy_release):
 def build(corpus, tmp_path, *callbacks, settings=(), **changes) -> CTCTrainer:
     torch.manual_seed(0)
     model, processor = load_model(
-        "quartznet-small", build_tokenizer(corpus["train"]["target"]), config_overrides={"blocks": TINY, "dropout": 0.1, **dict(settings)}
+        "quartznet-small", build_tokenizer(corpus["train"]["target"]), config_overrides={"blocks": BLOCKS, "dropout": 0.1, **dict(settings)}
     )
     arguments = {
         "max_batch_seconds": 20, "max_steps": 6, "learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 2, "save_total_limit": None,
@@ -240,7 +239,7 @@ def test_which_checkpoints_are_averaged(corpus, tmp_path, caplog, monkeypatch):
     assert "the mean of 2 checkpoints, there are not 5" in caplog.text
     with pytest.raises(FileNotFoundError, match="no whole checkpoint up to update 1"):
         load_mean(trainer.model, tmp_path, 2, 1)
-    other = build(corpus, tmp_path / "other", settings={"blocks": TINY[:1]}, max_steps=2)
+    other = build(corpus, tmp_path / "other", settings={"blocks": BLOCKS[:1]}, max_steps=2)
     with pytest.raises(ValueError, match="weights that the model lacks"):
         load_mean(other.model, tmp_path, 2, 6)
     other.train()
@@ -270,6 +269,7 @@ def test_which_checkpoints_are_averaged(corpus, tmp_path, caplog, monkeypatch):
         ({"average_checkpoints": 3, "save_total_limit": 3, "ema_decay": 0.9}, "ema_decay and average_checkpoints each make"),
         ({"average_checkpoints": 3, "save_total_limit": 3, "load_best_model_at_end": True}, "average_checkpoints takes the last weights"),
         ({"average_checkpoints": 3, "save_total_limit": 3, "save_strategy": "no"}, "save_strategy no saves none"),
+        ({"average_checkpoints": 3, "save_total_limit": 3, "save_only_model": True}, "average_checkpoints takes whole checkpoints"),
     ],
 )
 def test_wrong_arguments(values, message, tmp_path):

@@ -6,6 +6,7 @@ from datetime import timedelta
 from unittest import mock
 
 import torch
+from tiny_models import SMALL
 from together import together
 from torch import distributed
 
@@ -20,7 +21,6 @@ from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.processes import wait_for_others
 from hfasr.training.trainer import CTCTrainer
 
-SMALL = {"conv_dim": [8] * 7, "hidden_size": 32, "num_hidden_layers": 4, "intermediate_size": 24}
 RUN = {
     "max_batch_seconds": 12, "learning_rate": 1e-2, "report_to": "tensorboard", "disable_tqdm": True, "logging_steps": 1,
     "freeze_encoder_updates": 1, "gradient_checkpointing": True, "max_steps": 4, "save_steps": 4, "eval_strategy": "steps", "eval_steps": 4,
@@ -31,7 +31,7 @@ RUN = {
 def build(corpus, output, train_rows: int, test_rows: int, **changes) -> CTCTrainer:
     torch.manual_seed(0)
     tokenizer = build_tokenizer(corpus["train"]["target"])
-    model, processor = load_model("unispeech-tiny", tokenizer, config_overrides=SMALL | {"layerdrop": 0.5})
+    model, processor = load_model("unispeech-tiny", tokenizer, config_overrides=SMALL | {"layerdrop": 0.5, "num_hidden_layers": 4})
     args = CTCTrainingArguments(output_dir=str(output), use_cpu=True, **(RUN | changes))
     return CTCTrainer(model, args, processor, corpus["train"].select(range(train_rows)), corpus["test"].select(range(test_rows)))
 
@@ -84,6 +84,7 @@ def check_and_train(release: str, output: str, checked: str) -> dict:
         "few": few.state.log_history,
         "few_weights": {name: value.numpy() for name, value in few.model.state_dict().items()},
         "few_updates": few.state.global_step,
+        "means": statistics_in_evaluation(corpus["test"].select(range(2)), output),
     }
 
 
@@ -123,6 +124,9 @@ def test_two_processes_check_train_and_evaluate_as_one(toy_release, tmp_path):
     assert found["eval_per"] == next(entry["eval_per"] for entry in second["logs"] if "eval_per" in entry)
     assert first["predictions"] == second["predictions"] == alone["predictions"]
 
+    # also where batch norms hold statistics: those of the first process, which are saved
+    assert first["means"] == second["means"] == {1.0}
+
     # written once
     assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-4"]
     assert len(list(output.rglob("events.out.tfevents.*"))) == 1
@@ -138,3 +142,15 @@ def evaluate_alone(release: str, output: str) -> dict:
     trainer = build(corpus, f"{output}-alone", train_rows=24, test_rows=5, report_to="none")
     trainer.model.load_state_dict(type(trainer.model).from_pretrained(f"{output}/checkpoint-4").state_dict())
     return {**trainer.evaluate(), "predictions": trainer.transcribe(corpus["test"].select(range(5)))}
+
+
+def statistics_in_evaluation(rows, output: str) -> set[float]:
+    """Return the running means that a process evaluates with, after training has left each with its own."""
+    model, processor = load_model("quartznet-small", build_tokenizer(rows["target"]))
+    args = CTCTrainingArguments(output_dir=output, use_cpu=True, report_to="none", disable_tqdm=True)
+    trainer = CTCTrainer(model, args, processor, eval_dataset=rows)
+    means = [buffer for name, buffer in model.named_buffers() if name.endswith("running_mean")]
+    for mean in means:
+        mean.fill_(1.0 + args.process_index)
+    trainer.evaluate()
+    return {value for mean in means for value in mean.tolist()}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_models import BLOCKS, SMALL, STILL
 from together import together
 from torch import nn
 from transformers import TrainerCallback
@@ -14,9 +15,6 @@ from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.trainer import CTCTrainer
-
-STILL = {"layerdrop": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0,
-         "final_dropout": 0.0, "mask_time_prob": 0.0}  # fmt: skip
 
 
 class KeepGradient(TrainerCallback):
@@ -34,7 +32,7 @@ def one_update(base: str, release: str, output: str, max_batch_seconds: float, a
     torch.manual_seed(0)
     rows = add_target(common_voice(release, splits=["train"]), Phonemizer("ky"))["train"]
     tokenizer = build_tokenizer(plain(rows)["target"])
-    model, processor = load_model(base, tokenizer, config_overrides=STILL if "quartznet" not in base else {})
+    model, processor = load_model(base, tokenizer, config_overrides=SMALL | STILL if "quartznet" not in base else {"blocks": BLOCKS})
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval().train = lambda mode=True, module=module: module  # statistics of a batch depend on the batch

@@ -14,8 +14,8 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model, load_fsdp_model, load_fsdp_optimizer, save_fsdp_model, save_fsdp_optimizer
 from accelerate.utils.launch import prepare_multi_gpu_env
-from test_processes import flags
-from test_resume import REPOSITORY
+from recipe_runs import REPOSITORY
+from test_processes import FLAGS
 from together import together
 from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -218,7 +218,8 @@ def test_a_model_of_unknown_layers_is_not_sharded_in_one_piece():
 def test_the_settings_train_save_and_go_on_on_one_gpu(toy_release, tmp_path):
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/fsdp.yaml", "--num_processes", "1",
-        "recipes/ky_phoneme.py", *flags(toy_release, tmp_path / "run"), "--freeze_encoder_updates", "3", "--bf16", "true",
+        "recipes/ky_phoneme.py", "--corpus", str(toy_release), "--output_dir", str(tmp_path / "run"), *FLAGS, "--bf16", "true",
+        "--freeze_encoder_updates", "3",
     ]  # fmt: skip
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
     whole = json.loads((tmp_path / "run" / "results.json").read_text())["updates"]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_models import FAMILIES, inputs_of, tiny
+from tiny_models import FAMILIES, SMALL, STILL, inputs_of, tiny
 from torch import nn
 from torch.distributions import Categorical, kl_divergence
 
@@ -21,9 +21,6 @@ from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.loss import check_views, ctc_loss_sum, draws_by_row, two_views
 from hfasr.training.trainer import CTCTrainer
 
-SMALL = {"conv_dim": [8] * 7, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 24}
-STILL = {"layerdrop": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0,
-         "final_dropout": 0.0, "mask_time_prob": 0.0}  # fmt: skip
 # of three utterances the second has no labels
 LABELS = torch.tensor([[1, 2, -100], [-100, -100, -100], [4, 3, 3]])
 FRAMES = torch.tensor([6, 7, 7])
@@ -152,7 +149,7 @@ def assert_equal(first: dict, second: dict):
 
 
 def test_an_update_is_the_same_however_its_utterances_are_split(corpus, tmp_path):
-    trainer = build(corpus, tmp_path, STILL | {"hidden_dropout": 0.5}, consistency=5.0, label_smoothing_factor=0.1)
+    trainer = build(corpus, tmp_path, STILL | {"hidden_dropout": 0.5}, consistency=100.0, label_smoothing_factor=0.1)
     for module in trainer.model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -244,29 +241,18 @@ def test_every_familys_dropout_is_known(family):
     config = tiny(family).config
     numbers = getattr(config, "encoder_config", config).to_dict()
     off = {name: 0.0 for name in numbers if "drop" in name or name in ("mask_time_prob", "mask_feature_prob")}
-
-    def build(**changes):
-        changes = off | changes
-        if hasattr(config, "encoder_config"):
-            changes = {"encoder_config": {name: value for name, value in numbers.items() if name != "model_type"} | changes}
-        return tiny(family, **changes)
-
-    assert not draws_by_row(build())
+    assert not draws_by_row(tiny(family, **off))
     for name in ("attention_dropout", "activation_dropout"):
-        assert draws_by_row(build(**{name: 0.4})), name
+        assert draws_by_row(tiny(family, **off | {name: 0.4})), name
     with pytest.raises(ValueError, match="neither masks nor dropout"):
-        check_views(build(layerdrop=0.5), 0.2)
+        check_views(tiny(family, **off | {"layerdrop": 0.5}), 0.2)
 
 
 @pytest.mark.parametrize(
     ("family", "name"), [("sew-d", "attention_dropout"), ("parakeet_ctc", "activation_dropout"), ("wavlm", "layerdrop")]
 )
 def test_what_counts_as_dropout_does_drop_by_row(family, name):
-    off = dict.fromkeys(("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout"), 0.0)
-    off |= dict.fromkeys(("dropout", "dropout_positions", "layerdrop", "mask_time_prob"), 0.0) | {name: 0.4}
-    if family == "parakeet_ctc":
-        off = {"encoder_config": tiny(family).config.encoder_config.to_dict() | off}
-    model = tiny(family, **off).train()
+    model = tiny(family, **STILL | {"dropout": 0.0, "dropout_positions": 0.0, name: 0.4}).train()
     with torch.no_grad():
         logits = model(**{key: value.expand(4, *value.shape[1:]) for key, value in inputs_of(model, rows=1).items()}).logits
     assert draws_by_row(model) == (not torch.allclose(logits, logits[:1].expand_as(logits), atol=1e-5))

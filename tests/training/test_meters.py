@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_models import SMALL
 from transformers import TrainerControl, TrainerState
 from transformers.trainer_callback import DefaultFlowCallback
 
@@ -21,10 +22,6 @@ from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.meters import SpeedMeter, seconds_per_input, summary_line, typical_seconds, will_log
 from hfasr.training.trainer import CTCTrainer
 
-SMALL = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "conv_dim": [8] * 7,
-    "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2,
-}  # fmt: skip
 FIGURES = {"audio_seconds_per_second", "padding", "data_wait", "flop_utilisation", "memory_gib", "blank_rate", "train_seconds", "grad_norm"}
 
 

@@ -22,14 +22,6 @@ from hfasr.training.trainer import CTCTrainer
 SHAPES = [(5, 3), (4,), (2, 3, 1, 7), (), (1, 1)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def by_the_book(weights, gradients, *, lr, beta1, beta2, eps, decay):
     """All updates of one tensor: lists of numbers, as the paper's algorithm 1 has them with NeMo's two conventions."""
     momentum, second = [0.0] * len(weights), 0.0

@@ -17,15 +17,7 @@ from hfasr.training.optimization import freeze_layers, parameter_depths, paramet
 from hfasr.training.processes import check_sharding
 from hfasr.training.trainer import CTCTrainer
 
-LAYERS = 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+LAYERS = 2
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +41,8 @@ def steps_taken(trainer) -> dict[str, torch.Tensor]:
     return {name: value.detach() - before[name] for name, value in trainer.model.named_parameters()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Granite Speech's head runs between its layers too
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "granite_speech5_ctc"])
 def test_depth_is_the_order_in_which_parts_run(family):
     model = tiny(family)
     layers, seen, place = encoder_layers(model), {}, [0.0]  # in layer n place is n, after it n + 0.5
@@ -97,9 +90,9 @@ def test_groups_hold_every_trained_parameter_once():
     rate = {names[id(value)]: (group["lr"], group["weight_decay"]) for group in groups for value in group["params"]}
     assert rate["lm_head.weight"] == (2.0, 0.3)
     assert rate["unispeech.encoder.layer_norm.weight"] == (2.0, 0.0)
-    assert rate["unispeech.encoder.layers.2.attention.q_proj.weight"] == (1.0, 0.3)
-    assert rate["unispeech.encoder.layers.0.attention.q_proj.bias"] == (0.25, 0.0)
-    assert rate["unispeech.feature_projection.projection.weight"] == (0.125, 0.3)
+    assert rate["unispeech.encoder.layers.1.attention.q_proj.weight"] == (1.0, 0.3)
+    assert rate["unispeech.encoder.layers.0.attention.q_proj.bias"] == (0.5, 0.0)
+    assert rate["unispeech.feature_projection.projection.weight"] == (0.25, 0.3)
     assert groups[0]["lr"] == 2.0  # the rate that the log shows
 
 
@@ -145,11 +138,11 @@ def test_frozen_blocks_keep_their_batch_statistics():
 
 def test_more_layers_than_there_are():
     model = tiny("hubert")
-    with pytest.raises(ValueError, match="freeze_layers is 4, but this hubert has 3 layers; give at most that"):
-        freeze_layers(model, 4)
+    with pytest.raises(ValueError, match="freeze_layers is 3, but this hubert has 2 layers; give at most that"):
+        freeze_layers(model, 3)
     assert freeze_layers(model, 0) == []
     assert all(value.requires_grad for value in model.parameters())
-    freeze_layers(model, 3)
+    freeze_layers(model, 2)
     assert [name for name, value in model.named_parameters() if value.requires_grad] == ["lm_head.weight", "lm_head.bias"]
 
 

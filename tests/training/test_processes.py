@@ -1,8 +1,6 @@
 """The recipe on two real processes, on the CPU; test_distributed.py looks inside."""
 
-import importlib.util
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -11,19 +9,19 @@ import time
 from pathlib import Path
 
 import pytest
-from test_resume import REPOSITORY, SMALL
+from recipe_runs import REPOSITORY
+from test_resume import run
+from tiny_models import SMALL
 from together import free_port, together
 
 from hfasr.corpora import common_voice
 from hfasr.corpora.rows import plain
 
-
-def flags(release: Path, output: Path) -> list[str]:
-    return [
-        "--corpus", str(release), "--output_dir", str(output), "--base_model", "unispeech-tiny", "--report_to", "none",
-        "--disable_tqdm", "true", "--max_batch_seconds", "12", "--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "2",
-        "--eval_strategy", "steps", "--eval_steps", "2", "--model_config", json.dumps(SMALL),
-    ]  # fmt: skip
+FLAGS = [
+    "--base_model", "unispeech-tiny", "--report_to", "none", "--disable_tqdm", "true", "--max_batch_seconds", "12",
+    "--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "steps", "--eval_steps", "2",
+    "--model_config", json.dumps(SMALL),
+]  # fmt: skip
 
 
 def launch(release: Path, output: Path, machine: int, port: int) -> subprocess.Popen:
@@ -31,26 +29,11 @@ def launch(release: Path, output: Path, machine: int, port: int) -> subprocess.P
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/two_nodes.yaml", "--num_processes", "2",
         "--machine_rank", str(machine), "--main_process_ip", "127.0.0.1", "--main_process_port", str(port),
-        "recipes/ky_phoneme.py", *flags(release, output), "--use_cpu", "true",
+        "recipes/ky_phoneme.py", "--corpus", str(release), "--output_dir", str(output), *FLAGS, "--use_cpu", "true",
     ]  # fmt: skip
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     log = open(f"{output}.{machine}.log", "a")  # noqa: SIM115 (the process writes to it)
     return subprocess.Popen(command, cwd=REPOSITORY, env=environment, start_new_session=True, stdout=log, stderr=log)
-
-
-def run(arguments: list[str]) -> list[str]:
-    """Run the recipe in this process; return what it logs."""
-    from hfasr.training.run import run_recipe
-
-    messages: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logging.getLogger("hfasr").addHandler(handler)
-    found = importlib.util.spec_from_file_location("ky_phoneme", REPOSITORY / "recipes" / "ky_phoneme.py")
-    recipe = sys.modules["ky_phoneme"] = importlib.util.module_from_spec(found)
-    found.loader.exec_module(recipe)
-    run_recipe(recipe.main, recipe.KyPhoneme, recipe.presets, arguments)
-    return messages
 
 
 def check_finished(release: Path, output: Path, stopped: int, messages: list[list[str]]) -> None:
@@ -72,12 +55,12 @@ def newest_checkpoint(output: Path) -> int:
 
 def test_two_processes_stop_together_and_go_on(toy_release, tmp_path):
     output = tmp_path / "run"
-    arguments = [*flags(toy_release, output), "--use_cpu", "true"]
+    flags = [*FLAGS, "--use_cpu", "true"]
     first_checkpoint = output / "checkpoint-2" / "trainer_state.json"
-    assert together(run, 2, arguments, terminate_after=first_checkpoint) == [128 + signal.SIGTERM] * 2
+    assert together(run, 2, toy_release, output, *flags, after=first_checkpoint) == [128 + signal.SIGTERM] * 2
     assert not (output / "results.json").exists()
     stopped = newest_checkpoint(output)
-    check_finished(toy_release, output, stopped, together(run, 2, [*arguments, "--resume_from_checkpoint"]))
+    check_finished(toy_release, output, stopped, together(run, 2, toy_release, output, *flags, "--resume_from_checkpoint"))
 
 
 @pytest.mark.slow
@@ -96,5 +79,5 @@ def test_two_machines_stop_together_and_go_on(toy_release, tmp_path):
     assert all(process.wait(timeout=60) != 0 for process in machines)
     assert not (output / "results.json").exists()
     stopped = newest_checkpoint(output)
-    messages = together(run, 2, [*flags(toy_release, output), "--use_cpu", "true", "--resume_from_checkpoint"])
+    messages = together(run, 2, toy_release, output, *FLAGS, "--use_cpu", "true", "--resume_from_checkpoint")
     check_finished(toy_release, output, stopped, messages)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import SMALL, STILL
 from torch import nn
 from transformers import TrainerCallback
 
@@ -20,13 +21,11 @@ from hfasr.corpora.targets import add_target
 from hfasr.models.load import load_model
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer
+from hfasr.training import recovery
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.recovery import Pieces, cut_rows, limit_path, note_launch, read_limit, resume_after_restart, write_limit
 from hfasr.training.trainer import CTCTrainer
 
-STILL = {"layerdrop": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0,
-         "final_dropout": 0.0, "mask_time_prob": 0.0, "conv_dim": [8] * 7, "hidden_size": 32, "num_hidden_layers": 2,
-         "intermediate_size": 24, "num_conv_pos_embeddings": 16}  # fmt: skip
 UPDATES, FULL = 6, 4  # more than an epoch; the memory is full in the fourth
 
 
@@ -88,7 +87,7 @@ def train(
     """Train for some updates of two batches; the memory is full in the fourth, in its last batch, the first time it is tried."""
     torch.manual_seed(0)
     rows = add_target(common_voice(release, splits=["train"]), Phonemizer("ky"))["train"]
-    model, processor = load_model("unispeech-tiny", build_tokenizer(plain(rows)["target"]), config_overrides=STILL)
+    model, processor = load_model("unispeech-tiny", build_tokenizer(plain(rows)["target"]), config_overrides=SMALL | STILL)
     model.double().register_forward_pre_hook(in_double, with_kwargs=True)  # so that rounding cannot hide what differs
     args = CTCTrainingArguments(
         output_dir=output, max_batch_seconds=12, gradient_accumulation_steps=accumulation, max_steps=UPDATES, learning_rate=1e-3,
@@ -271,6 +270,8 @@ def test_only_the_launcher_that_began_a_run_goes_on_with_it(tmp_path, monkeypatc
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert not resume_after_restart(args)  # the first try was refused before it began
     note_launch(args)
+    assert not resume_after_restart(args)  # a second trainer of the same process
+    monkeypatch.setattr(recovery, "_BEGUN", set())  # as in a new one
     (note,) = tmp_path.iterdir()
     mine = note.read_text()
     note.write_text('{"launcher": "1 2.0"}')

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from recipe_runs import REPOSITORY
 from safetensors.torch import load_file
-from test_equal_loss import STILL
-from test_resume import REPOSITORY
+from tiny_models import SMALL, STILL
 from together import together
 from transformers import TrainerCallback
 
@@ -37,7 +37,6 @@ from hfasr.training.batches.record import (
 )
 from hfasr.training.trainer import CTCTrainer
 
-SMALL = {"conv_dim": [8] * 7, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 24}
 UPDATES = 7
 
 
@@ -99,15 +98,6 @@ def by_update(stretches: list[list[tuple[int, list[str]]]]) -> list[set[frozense
             assert frozenset(rows) not in updates[update]
             updates[update].add(frozenset(rows))
     return updates
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Take one, as the processes beside this one do: tiny matrices only wait for the others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("shapes", [0, pytest.param(3, marks=pytest.mark.slow)])

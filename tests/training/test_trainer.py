@@ -13,7 +13,7 @@ from hfasr.models.load import load_model
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.arguments import CTCTrainingArguments
-from hfasr.training.batches.fitting import drop_unfit
+from hfasr.training.batches.fitting import drop_unfit, labelled
 from hfasr.training.callbacks import StopOnSignal, WatchLoss
 from hfasr.training.optimization import tri_stage_scale
 from hfasr.training.trainer import CTCTrainer
@@ -103,6 +103,23 @@ def test_seconds_of_training_add_up_over_a_resume(corpus, tmp_path):
     assert 1000 < resumed.train_seconds < 1100
 
 
+def test_a_finished_run_trains_no_more_and_no_other_run_goes_on_from_it(corpus, tmp_path):
+    steps = {"base": "quartznet-small", "save_strategy": "steps", "save_steps": 2, "max_steps": 2}  # in mid-epoch
+    finished = build(corpus, tmp_path, **steps)
+    finished.train()
+    saved = {name: weight.clone() for name, weight in finished.model.state_dict().items()}
+    again = build(corpus, tmp_path, **steps)
+    again.train("newest")
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert all(torch.equal(weight, saved[name]) for name, weight in again.model.state_dict().items())
+    folder = str(tmp_path / "checkpoint-2")
+    for changes, difference in (({"ema_decay": 0.9}, "ema_decay 0.0"), ({"layer_decay": 0.5}, "layer_decay 1.0")):
+        with pytest.raises(ValueError, match=f"is of a run with {difference}"):
+            build(corpus, tmp_path, **steps, **changes).train(folder)
+    with pytest.raises(ValueError, match="is of a run with training rows"):
+        build({"train": corpus["train"].select(range(20)), "test": corpus["test"]}, tmp_path, **steps).train(folder)
+
+
 def test_rows_that_do_not_fit_are_dropped_and_listed(corpus, tmp_path):
     trainer = build(corpus, tmp_path)
     rows = plain(corpus["train"]).select(range(5))
@@ -116,7 +133,7 @@ def test_rows_that_do_not_fit_are_dropped_and_listed(corpus, tmp_path):
     assert len(trainer.train_dataset) == 3
     with pytest.raises(ValueError, match="none of the 1 training rows"):
         drop_unfit(
-            *trainer._labelled(with_column(rows.select([1]), "target", [""], rows.features["target"])),
+            *labelled(with_column(rows.select([1]), "target", [""], rows.features["target"]), trainer.processing_class.tokenizer),
             trainer.model,
             trainer.processing_class,
         )
@@ -143,6 +160,11 @@ def test_a_signal_after_the_last_step_changes_no_common_decision_and_is_sent_on(
         control = TrainerControl(should_evaluate=True)
         stop.on_epoch_end(args, state, control)
         assert control.should_evaluate
+        assert not control.should_training_stop
+        stop.restore()
+        assert seen == [signal.SIGTERM]
+        stop.on_train_begin(args, state, TrainerControl())  # another training of the same trainer, as in a notebook
+        stop.on_step_end(args, state, control)
         assert not control.should_training_stop
         stop.restore()
         assert seen == [signal.SIGTERM]
@@ -180,6 +202,8 @@ def test_phonemes_of_another_espeak_version_are_not_mixed_in(tmp_path):
         ({"freeze_encoder_updates": -1}, "freeze_encoder_updates is -1"),
         ({"early_stopping_patience": 2}, "load_best_model_at_end"),
         ({"per_device_train_batch_size": 3}, "max_batch_seconds"),
+        ({"torch_compile": True}, "torch_compile is True, which CTCTrainer would not follow; .*--compile"),
+        ({"dataloader_num_workers": -1}, "dataloader_num_workers is -1; give a number of processes"),
         ({"model_config": "layerdrop=0"}, "JSON object"),
     ],
 )

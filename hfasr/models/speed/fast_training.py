@@ -74,6 +74,9 @@ def compile_mode(wanted: str, device: torch.device) -> str:
     """Return "dynamic", "static" or "off": what "auto" means on a device, or what was wanted.
 
     A CPU gains too little from compiling to earn back the minute that it takes.
+
+    Raises:
+        ValueError: `wanted` is no mode.
     """
     if wanted not in COMPILE_MODES:
         raise ValueError(f"compile is {wanted!r}, expected one of {', '.join(COMPILE_MODES)}")

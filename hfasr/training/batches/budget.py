@@ -15,6 +15,7 @@ from hfasr.audio import SAMPLING_RATE
 from hfasr.models.speed.fast_training import FastTraining
 from hfasr.models.speed.trial import left_as_it_was
 from hfasr.training.arguments import CTCTrainingArguments
+from hfasr.training.optimization import makes_own_groups
 
 # An H200 is busy from about 800 s on; more only makes updates fewer (the largest published one is 1,600 s, of fairseq).
 MOST_SECONDS = 3200.0
@@ -162,12 +163,11 @@ def measure_budget(
         reserved_bytes: What training will hold beside weights, gradients and activations.
         memory: Of the device.
     """
-    half = torch.bfloat16 if args.bf16 else torch.float16
     symbols = [symbol for symbol in range(model.config.vocab_size) if symbol != model.config.pad_token_id][:2]
 
     def run(seconds: float) -> None:
         batch = probe_batch(collator, seconds, longest_seconds, (symbols * labels)[:labels], args.device)
-        with torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
+        with torch.autocast(args.device.type, args.half, enabled=args.half is not None):
             value = loss(model, batch)
         value.backward()
 
@@ -223,8 +223,7 @@ def borrowed(model: PreTrainedModel, args: CTCTrainingArguments) -> Iterator[Non
 
 def optimizer_bytes(optimizer_class: type, settings: dict, device: torch.device) -> float:
     """Return the bytes that an optimiser keeps for each trained number, found by a step on a small tensor."""
-    alone = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)
-    if not alone or {"params", "model", "optimizer_dict"} & settings.keys():
+    if makes_own_groups(optimizer_class, settings) or not issubclass(optimizer_class, torch.optim.Optimizer):
         return _TWO_MOMENTS
     weight = nn.Parameter(torch.zeros(256, 256, device=device))
     weight.grad = torch.ones_like(weight)

@@ -1,18 +1,27 @@
-"""Which rows CTC can train on."""
+"""Rows -> label ids, and which rows CTC can train on."""
 
 import logging
 
 import numpy as np
+import pyarrow
 import torch
-from datasets import Dataset
-from transformers import PreTrainedModel
+from datasets import Dataset, Value
+from datasets.features import List
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfasr.audio import SAMPLING_RATE
-from hfasr.corpora.rows import column
+from hfasr.corpora.rows import column, iter_values, plain, with_column
 from hfasr.models.load import input_lengths, output_lengths
-from hfasr.text.vocabulary import Labels
+from hfasr.text.vocabulary import Labels, encode_targets
 
 logger = logging.getLogger(__name__)
+
+
+def labelled(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Labels]:
+    """Add `labels`, the ids of `target`; return them as well."""
+    labels = encode_targets(tokenizer, iter_values(rows, "target"))
+    ids = pyarrow.ListArray.from_arrays(labels.offsets.astype(np.int32), labels.ids)
+    return with_column(plain(rows), "labels", ids, List(Value("int32"))), labels
 
 
 def drop_unfit(rows: Dataset, labels: Labels, model: PreTrainedModel, processor) -> tuple[Dataset, list[dict]]:

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 
 import torch
@@ -32,6 +33,7 @@ def training_loader(
         "num_workers": workers,
         "pin_memory": args.dataloader_pin_memory and args.device.type == "cuda",
         "prefetch_factor": args.dataloader_prefetch_factor if workers else None,
+        "worker_init_fn": leave_signals,
         # a loader without its own draws from the generator of dropout each time it begins: a stream once more where it is resumed
         "generator": torch.Generator() if endless else None,
     }
@@ -40,6 +42,19 @@ def training_loader(
     if workers and not endless:
         loader.base_dataloader = AheadLoader(rows, sampler, **settings)
     return loader
+
+
+def leave_signals(worker: int) -> None:
+    """Let a worker live through a stop that the whole process group is told of (Slurm, torchrun, Ctrl-C).
+
+    DataLoader takes the end of a worker for an error, which would come before the checkpoint that the trainer saves on a signal.
+    A worker whose trainer has ended, or has no more use for it, ends by itself.
+
+    Args:
+        worker: Its number.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class AheadLoader(DataLoader):
@@ -64,7 +79,7 @@ class AheadLoader(DataLoader):
         epoch = self.batch_sampler.epoch
         if self._batches is None or self._next_epoch != epoch:
             self.close()
-            settings = self._settings | {"generator": torch.Generator()}
+            settings = self._settings | {"generator": torch.Generator().manual_seed(hash((self.batch_sampler.seed, epoch)))}
             self._batches = iter(DataLoader(self.dataset, batch_sampler=_FromEpoch(self.batch_sampler, epoch), **settings))
         self._next_epoch = None  # whoever stops in mid-epoch begins it anew
         for _ in range(len(self.batch_sampler)):

@@ -1,14 +1,18 @@
 """What decides a run's updates, kept in its checkpoints, so that another machine or number of processes goes on with the same."""
 
+import hashlib
 import json
 import logging
 import math
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedModel
 
+from hfasr.corpora.rows import column, iter_values
 from hfasr.files import write_text
 from hfasr.training.arguments import CTCTrainingArguments
 
@@ -31,6 +35,7 @@ class BatchRecord:
         seed: Of the order.
         processes: That wrote the checkpoint; they may change.
         given: What the run's first command said.
+        facts: What else must be equal where a run goes on, see `run_facts`.
     """
 
     max_batch_seconds: float
@@ -39,6 +44,27 @@ class BatchRecord:
     seed: int
     processes: int
     given: dict[str, str | float]
+    facts: dict[str, str | float] = field(default_factory=dict)
+
+
+def run_facts(model: PreTrainedModel, rows: Dataset | None, args: CTCTrainingArguments) -> dict[str, str | float]:
+    """Return what must be as it was for weights, optimiser and place in the data of a checkpoint to fit.
+
+    Args:
+        model: With what is frozen frozen.
+        rows: That are trained on; None for a stream.
+        args: The run's numbers.
+    """
+    digest = hashlib.sha256()
+    if rows is not None:
+        digest.update("\n".join(iter_values(rows, "id")).encode())
+        digest.update(column(rows, "duration").to_numpy().tobytes())
+    return {
+        "training rows (hash)": digest.hexdigest()[:16],
+        "model_type": model.config.model_type,
+        "trained_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        **{name: getattr(args, name) for name in ("consistency", "ema_decay", "layer_decay")},
+    }
 
 
 def given_numbers(args: CTCTrainingArguments) -> dict[str, str | float]:
@@ -160,6 +186,9 @@ def check_record(folder: str | os.PathLike, mine: BatchRecord) -> None:
                 f"{folder} is of a run with {name} {getattr(before, name)}, this one has {getattr(mine, name)}; "
                 "it decides which rows come next. Resume with the same"
             )
+    for name, value in mine.facts.items():
+        if before.facts.get(name) != value:
+            raise ValueError(f"{folder} is of a run with {name} {before.facts.get(name)}, this one has {value}; resume with the same")
 
 
 def process_seed(seed: int, update: int, process: int) -> int:

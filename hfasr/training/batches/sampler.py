@@ -15,12 +15,13 @@ from hfasr.training.batches.shapes import Shapes, choose_shapes, rows_within
 _SPREAD = 0.04
 
 
-def check_budget(durations: Sequence[float], max_batch_seconds: float) -> None:
-    """Raise ValueError when a row is longer than a batch may be; a duration that is not known yet (NaN) passes."""
+def check_budget(durations: Sequence[float], max_batch_seconds: float, views: int = 1) -> None:
+    """Raise ValueError when a row, `views` times, is longer than a batch may be; a duration that is not known yet (NaN) passes."""
     longest = max((seconds for seconds in durations if seconds == seconds), default=0.0)
-    if longest > max_batch_seconds:
+    if views * longest > max_batch_seconds:
+        times = f", {views} times over with consistency" if views > 1 else ""
         raise ValueError(
-            f"max_batch_seconds is {max_batch_seconds:g} but the longest row lasts {longest:.1f} s; "
+            f"max_batch_seconds is {max_batch_seconds:g} but the longest row lasts {longest:.1f} s{times}; "
             "raise the budget or filter with a smaller max_seconds"
         )
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from speed_models import CONV, FAMILIES, assert_equal, build, gradients
+from tiny_models import CONV, EACH_FAMILY, assert_equal, gradients, masking
 
 from hfasr.models.speed.fast_training import FastTraining, compile_mode, encoder_layers, feature_encoder, graphs_compiled, prepare_device
 from hfasr.models.speed.trial import trial_inputs, try_out
@@ -30,10 +30,10 @@ def warned(caplog):
     return [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-@pytest.mark.parametrize("family", ["unispeech", "wavlm", "sew-d", "wav2vec2-bert", "parakeet_ctc", "quartznet"])
+@pytest.mark.parametrize("family", ["unispeech stable", "wavlm stable", "sew-d", "wav2vec2-bert", "parakeet_ctc", "quartznet"])
 def test_a_model_is_put_back(family):
     """Afterwards, after an error too, the model is as before; meanwhile names and configuration are."""
-    model = build(family)
+    model = masking(family)
     before = state_of(model)
     with FastTraining(model) as fast:
         assert list(model.state_dict()) == before["names"]
@@ -49,8 +49,8 @@ def test_a_model_is_put_back(family):
 
 
 def test_layers_and_feature_encoder_are_found():
-    for family in [*FAMILIES, *CONV]:
-        model = build(family)
+    for family in [*EACH_FAMILY, *CONV]:
+        model = masking(family)
         layers = encoder_layers(model)
         assert len(layers) == 2, family
         assert all(type(layer).__name__.endswith(("Layer", "Block", "LayerNorm")) for layer in layers)
@@ -60,7 +60,7 @@ def test_layers_and_feature_encoder_are_found():
 
 def test_compiled_in_place(caplog):
     """One graph serves every shape in training; evaluation runs none; values, names and statistics are as without."""
-    model = build("quartznet", time_masks=1)
+    model = masking("quartznet", time_masks=1)
     before, weights, drawn = state_of(model), copy.deepcopy(model.state_dict()), torch.get_rng_state()
     inputs = [trial_inputs(model, seconds) for seconds in (0.7, 2.0, 45.0)]
     torch.set_rng_state(drawn)
@@ -82,7 +82,7 @@ def test_compiled_in_place(caplog):
 
 
 def test_a_model_that_does_not_compile_is_trained_without(caplog):
-    model = build("citrinet")
+    model = masking("citrinet")
     before = state_of(model)
 
     def broken(graph, example_inputs):
@@ -99,7 +99,7 @@ def test_a_model_that_does_not_compile_is_trained_without(caplog):
 
 
 def test_a_trial_leaves_no_trace():
-    model = build("parakeet_ctc").eval()
+    model = masking("parakeet_ctc").eval()
     torch.manual_seed(0)
     weights, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     kept = next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
@@ -117,7 +117,7 @@ def test_compile_modes():
     with pytest.raises(ValueError, match="compile is 'yes', expected one of auto, dynamic, static, off"):
         compile_mode("yes", torch.device("cpu"))
     with pytest.raises(ValueError, match="compile is 'auto', expected one of dynamic, static, off"):
-        FastTraining(build("quartznet"), "auto")
+        FastTraining(masking("quartznet"), "auto")
 
 
 def test_a_cpu_is_left_as_it_is():
@@ -127,11 +127,11 @@ def test_a_cpu_is_left_as_it_is():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_every_family_compiles(family, caplog):
     """All families trace without a fall back, few graphs serve many shapes, and gradients are those of Transformers' own code."""
-    still = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0} if "encoder_config" not in FAMILIES[family] else {}
-    model = build(family, **still)
+    still = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0} if not family.endswith("_ctc") else {}
+    model = masking(family, **still)
     inputs = [trial_inputs(model, seconds) for seconds in (0.9, 1.5, 33.0)]
     start = copy.deepcopy(model.state_dict())
     stock = [gradients(model, batch) for batch in inputs]
@@ -148,11 +148,11 @@ def test_every_family_compiles(family, caplog):
 @pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("checkpointing", [None, {"use_reentrant": False}, {"use_reentrant": True}])
-@pytest.mark.parametrize("family", ["unispeech", "wav2vec2-bert"])
+@pytest.mark.parametrize("family", ["unispeech stable", "wav2vec2-bert"])
 def test_compiling_goes_with_gradient_checkpointing(family, checkpointing, frozen):
     if frozen and family == "wav2vec2-bert":
         pytest.skip("no feature encoder to freeze")
-    model = build(family, mask_time_prob=0.0, mask_feature_prob=0.0)
+    model = masking(family, mask_time_prob=0.0, mask_feature_prob=0.0)
     if frozen:
         model.freeze_feature_encoder()
     inputs = trial_inputs(model)
@@ -165,10 +165,10 @@ def test_compiling_goes_with_gradient_checkpointing(family, checkpointing, froze
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["unispeech", "quartznet"])
+@pytest.mark.parametrize("family", ["unispeech stable", "quartznet"])
 def test_compiled_code_is_equal_in_value(family):
     """With the real compiler: equal in float32, and in bfloat16 as near to float32 as uncompiled code is."""
-    model = build(family, **({"mask_time_prob": 0.0, "mask_feature_prob": 0.0} if family == "unispeech" else {}))
+    model = masking(family, **({"mask_time_prob": 0.0, "mask_feature_prob": 0.0} if family == "unispeech stable" else {}))
     inputs, start, exact = trial_inputs(model, 2.0), copy.deepcopy(model.state_dict()), {}
     for kind in (None, torch.bfloat16):
         with torch.autocast("cpu", kind, enabled=kind is not None):
@@ -189,11 +189,11 @@ def test_compiled_code_is_equal_in_value(family):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("family", ["unispeech", "wav2vec2-bert", "wavlm", "quartznet"])
+@pytest.mark.parametrize("family", ["unispeech stable", "wav2vec2-bert", "wavlm stable", "quartznet"])
 @pytest.mark.parametrize("mode", ["dynamic", "static"])
 def test_compiles_on_a_gpu(family, mode):
     prepare_device(torch.device("cuda"))
-    model = build(family, **({} if family == "quartznet" else {"mask_time_prob": 0.0, "mask_feature_prob": 0.0})).cuda()
+    model = masking(family, **({} if family == "quartznet" else {"mask_time_prob": 0.0, "mask_feature_prob": 0.0})).cuda()
     inputs, start = trial_inputs(model, 40.0), copy.deepcopy(model.state_dict())
     with torch.autocast("cuda", torch.bfloat16):
         stock = gradients(model, inputs)

@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from tiny_models import SMALL
 from transformers import HfArgumentParser
 
 from hfasr.corpora import common_voice
@@ -23,8 +24,6 @@ from hfasr.training.batches.settling import lower_budget, remember_budget, remem
 from hfasr.training.novograd import NovoGrad
 from hfasr.training.recipe import RecipeArguments
 from hfasr.training.trainer import CTCTrainer
-
-SMALL = {"conv_dim": [8] * 7, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 24, "num_conv_pos_embeddings": 16}
 
 
 class KeptTensors(torch.autograd.graph.saved_tensors_hooks):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from training.tiny_models import FAMILIES, inputs_of, tiny
+from tiny_models import FAMILIES, inputs_of, tiny
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from hfasr.models.load import load_model

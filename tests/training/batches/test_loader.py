@@ -1,8 +1,11 @@
+import os
+import signal
 import time
 
 import numpy as np
 import pytest
 import torch
+from tiny_models import SMALL
 from torch.utils.data import Dataset
 from transformers import HfArgumentParser
 
@@ -16,11 +19,6 @@ from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.batches.loader import training_loader
 from hfasr.training.batches.sampler import DurationBatchSampler
 from hfasr.training.trainer import CTCTrainer
-
-SMALL = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "conv_dim": (8,) * 7,
-    "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4,
-}  # fmt: skip
 
 
 class Rows(Dataset):
@@ -86,6 +84,16 @@ def test_a_worker_goes_on_with_the_next_epoch(feeding):
     worker = loader.base_dataloader._batches._workers[0].pid
     assert epoch_of(loader, 1) == plan(1)
     assert loader.base_dataloader._batches._workers[0].pid == worker
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_lives_through_a_signal_to_stop(feeding, number):
+    loader, plan, _ = feeding
+    loader.set_epoch(0)
+    batches = iter(loader)
+    first = next(batches)
+    os.kill(loader.base_dataloader._batches._workers[0].pid, number)
+    assert [first, *batches] == plan(0)
 
 
 def test_an_epoch_that_was_left_begins_anew(feeding):

@@ -10,7 +10,7 @@ from hfasr.audio import SAMPLING_RATE
 from hfasr.models.load import load_model
 from hfasr.text.vocabulary import build_tokenizer, encode_targets
 from hfasr.training.batches.fitting import misfits
-from hfasr.training.batches.sampler import DurationBatchSampler, cut_batches
+from hfasr.training.batches.sampler import DurationBatchSampler, check_budget, cut_batches
 from hfasr.training.batches.shapes import Shapes, choose_shapes
 
 
@@ -203,6 +203,8 @@ def test_every_epoch_has_as_many_batches_for_any_durations():
 
 
 def test_wrong_durations():
+    with pytest.raises(ValueError, match=r"max_batch_seconds is 20 but the longest row lasts 12\.0 s, 2 times over with consistency;"):
+        check_budget([12.0, 3.0], 20.0, views=2)
     with pytest.raises(ValueError, match=r"max_batch_seconds is 10 but the longest row lasts 12\.0 s"):
         DurationBatchSampler([3.0, 12.0], 10)
     with pytest.raises(ValueError, match="row 1 has no known duration"):

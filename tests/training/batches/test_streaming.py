@@ -5,8 +5,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -18,6 +16,8 @@ import pytest
 import torch
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
+from tiny_models import BLOCKS
+from together import together
 from transformers import TrainerCallback
 
 from hfasr.corpora import common_voice, embedded
@@ -33,8 +33,8 @@ from hfasr.training.batches.stream import StreamBatchSampler
 from hfasr.training.checkpoints import damage
 from hfasr.training.trainer import CTCTrainer
 
-# what is read matters here, so the model may be as small as can be
-SMALLEST = {"conv_dim": [8] * 7, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 24}
+# what is read matters here, so the model may be as small as can be; its dropout draws what a resumed run must go on with
+SMALLEST = {"blocks": BLOCKS, "dropout": 0.1}
 
 
 class NamingCollator(CTCCollator):
@@ -51,7 +51,7 @@ class NamingTrainer(CTCTrainer):
 
 
 class WriteRows(TrainerCallback):
-    """Write one line for each update: the rows it was made of."""
+    """Write one line for each update, the rows it was made of; tell of the fourth, and take longer from it on if told to."""
 
     def __init__(self, trainer: NamingTrainer, wait_seconds: float):
         self.trainer, self.wait_seconds = trainer, wait_seconds
@@ -60,7 +60,9 @@ class WriteRows(TrainerCallback):
         with open(Path(args.output_dir, f"rows_{args.process_index}.jsonl"), "a", encoding="utf-8") as file:
             file.write(json.dumps([state.global_step, args.world_size, self.trainer.names]) + "\n")
         self.trainer.names = []
-        time.sleep(self.wait_seconds)
+        if state.global_step >= 4:
+            Path(args.output_dir, f"past_{args.process_index}").touch()
+            time.sleep(self.wait_seconds)
 
 
 class StopAt(TrainerCallback):
@@ -74,7 +76,7 @@ class StopAt(TrainerCallback):
 
 def build(stream: IterableDataset, output: Path, wait_seconds: float = 0.0, **changes) -> NamingTrainer:
     torch.manual_seed(0)
-    model, processor = load_model("unispeech-tiny", build_tokenizer([row["target"] for row in stream]), config_overrides=SMALLEST)
+    model, processor = load_model("quartznet-small", build_tokenizer([row["target"] for row in stream]), config_overrides=SMALLEST)
     arguments = {
         "max_batch_seconds": 12, "stream_window": 13, "max_steps": 12, "gradient_accumulation_steps": 2, "save_steps": 3,
         "logging_steps": 1, "report_to": "none", "use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-3,
@@ -140,26 +142,16 @@ def each_once(outputs: list[dict[int, list]], ids: list[str]) -> int:
 
 def test_killed_on_two_processes(rows, shards, tmp_path):
     quiet, broken = tmp_path / "quiet", tmp_path / "broken"
-    left_alone = launch(shards, quiet, 0.0)
-    process = launch(shards, broken, 0.3)
-    wait_for(broken / "checkpoint-3" / "trainer_state.json", process)
-    wait_for(broken / "checkpoint-3" / "stream_state_1.json", process, 0)  # there before what makes a checkpoint whole
-    while len((broken / "rows_1.jsonl").read_text().splitlines()) < 4:  # past the checkpoint
-        time.sleep(0.02)
-    for worker in [int(path.read_text()) for path in broken.glob("pid_*")]:  # they are no children of the launcher's group
-        os.kill(worker, signal.SIGKILL)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    before = len((broken / "rows_0.jsonl").read_text().splitlines())
-    time.sleep(1)
-    assert before == len((broken / "rows_0.jsonl").read_text().splitlines()) < 9
+    together(train, 2, shards, quiet)
+    past_a_checkpoint = broken / "past_1"
+    assert together(train, 2, shards, broken, 0.3, after=past_a_checkpoint, send=signal.SIGKILL) == [-signal.SIGKILL] * 2
+    assert (broken / "checkpoint-3" / "stream_state_1.json").exists()
+    assert len((broken / "rows_0.jsonl").read_text().splitlines()) < 9
     assert not (broken / "checkpoint-9").exists()
     with pytest.raises(ValueError, match="made by 2 processes, this run has 1"):
         build(targets(shards), broken).train(str(broken / "checkpoint-3"))
 
-    process = launch(shards, broken, 0.0)
-    assert process.wait(timeout=120) == 0, Path(f"{broken}.log").read_text()
-    assert left_alone.wait(timeout=120) == 0, Path(f"{quiet}.log").read_text()
+    together(train, 2, shards, broken)
     undisturbed = [consumed(quiet, 0), consumed(quiet, 1)]
     assert {processes for updates in undisturbed for processes, _ in updates.values()} == {2}
     assert each_once(undisturbed, rows["id"]) >= 2
@@ -170,22 +162,10 @@ def test_killed_on_two_processes(rows, shards, tmp_path):
     assert weights(broken) == weights(quiet)
 
 
-def launch(shards: Path, output: Path, wait_seconds: float) -> subprocess.Popen:
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0",
-        __file__, shards, output, wait_seconds,
-    ]  # fmt: skip
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    log = open(f"{output}.log", "a")  # noqa: SIM115 (the process writes to it)
-    return subprocess.Popen([*map(str, command)], env=environment, start_new_session=True, stdout=log, stderr=log)
-
-
-def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, Path(f"{path.parents[1]}.log").read_text()
-        assert time.monotonic() < end
-        time.sleep(0.02)
+def train(shards: Path, output: Path, wait_seconds: float = 0.0) -> None:
+    trainer = build(targets(shards), output, wait_seconds)
+    assert trainer.args.world_size == 2
+    trainer.train("newest")
 
 
 def weights(output: Path, update: int = 12) -> bytes:
@@ -337,13 +317,3 @@ def test_padding_of_real_durations(shared, tmp_path):
         padded = np.array([len(batch) * seconds[batch].max() for batch in batches])
         assert padded.max() <= 160 + 1e-9
         assert 1 - seconds.sum() / padded.sum() < most
-
-
-if __name__ == "__main__":
-    trainer = build(targets(Path(sys.argv[1])), Path(sys.argv[2]), float(sys.argv[3]))
-    assert trainer.args.world_size == 2
-    Path(sys.argv[2]).mkdir(exist_ok=True)
-    Path(sys.argv[2], f"pid_{trainer.args.process_index}").write_text(str(os.getpid()))
-    trainer.train("newest")
-    trainer.accelerator.wait_for_everyone()
-    torch.distributed.destroy_process_group()

@@ -1,7 +1,9 @@
 """Run a function in several processes of one gloo group, without starting Python for each of them."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import socket
 import time
 import traceback
@@ -22,17 +24,21 @@ _CONTEXT.set_forkserver_preload(
 )  # fmt: skip
 
 
-def together(function: Callable, processes: int, *arguments, seconds: float = 200, terminate_after: Path | None = None) -> list:
+def together(
+    function: Callable, processes: int, *arguments, seconds: float = 200, after: Path | None = None, send: int = signal.SIGTERM
+) -> list:
     """Call `function(*arguments)` in each of several processes, as torchrun starts them, and return what each returned.
 
-    Of a process that leaves by SystemExit this is the status.
+    Of a process that leaves by SystemExit this is the status, of one that `send` ended the signal's number below 0.
 
     Args:
-        function: Of a module's top level; it finds its rank in the environment, and the CPU as its device.
+        function: Of a module's top level; it finds its rank in the environment, and the CPU as its device. One by itself finds no
+            rank, as one that Python starts.
         processes: How many.
         arguments: For it; they are pickled, as is what it returns.
         seconds: Longest time it may take.
-        terminate_after: File at whose appearance each process is sent SIGTERM.
+        after: File at whose appearance each process, and what it started, is sent a signal.
+        send: Which.
 
     Raises:
         AssertionError: One of them raised, ended or took too long; the message holds its traceback.
@@ -54,17 +60,20 @@ def together(function: Callable, processes: int, *arguments, seconds: float = 20
         end = time.monotonic() + seconds
         while waiting:
             assert time.monotonic() < end, f"processes {sorted(waiting.values())} took more than {seconds} s"
-            ready = wait(list(waiting), timeout=0.02 if terminate_after is not None else 1)
-            if terminate_after is not None and terminate_after.exists():
-                terminate_after = None
+            ready = wait(list(waiting), timeout=0.02 if after is not None else 1)
+            if after is not None and after.exists():
+                after = None
                 for process in started:
-                    process.terminate()
+                    with contextlib.suppress(ProcessLookupError):  # who has ended
+                        os.killpg(process.pid, send)
             for receiver in ready:
                 rank = waiting.pop(receiver)
                 try:
                     found[rank] = receiver.recv()
                 except EOFError:
-                    found[rank] = (False, f"process {rank} ended without an answer")
+                    started[rank].join(10)
+                    status = started[rank].exitcode
+                    found[rank] = (True, status) if status == -send else (False, f"process {rank} ended without an answer ({status})")
         for process in started:
             process.join(10)
     finally:
@@ -85,10 +94,14 @@ def free_port() -> int:
 def _run(sender: Connection, rank: int, processes: int, port: int, function: Callable, arguments: tuple) -> None:
     import torch
 
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port), ACCELERATE_USE_CPU="true",
-    )  # fmt: skip
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # Linux's own; else workers of loaders begin as this process did, from nothing
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    if processes > 1:
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+        )  # fmt: skip
     torch.set_num_threads(1)
     try:
         answer = (True, function(*arguments))

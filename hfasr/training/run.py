@@ -31,27 +31,18 @@ from hfasr.evaluation.hub import check_push, push_run
 from hfasr.evaluation.metrics import evaluate_predictions
 from hfasr.evaluation.report import write_report
 from hfasr.files import write_jsonl, write_text
-from hfasr.text.vocabulary import check_target_record, missing_symbols
+from hfasr.text.vocabulary import missing_symbols
 from hfasr.training.adapters import saved_parameters
 from hfasr.training.arguments import CTCTrainingArguments
 from hfasr.training.batches.record import go_on
 from hfasr.training.checkpoints import resume_folder
 from hfasr.training.processes import wait_for_others
 from hfasr.training.recovery import resume_after_restart
+from hfasr.training.same_run import check_same_run
 from hfasr.training.trainer import CTCTrainer
 
 logger = logging.getLogger("hfasr.run")
 
-# The place in the data of a resumed run follows from the number of updates, these, and the checkpoint's record of its batches.
-_SAME_WHEN_RESUMED = (
-    "batch_shapes", "consistency", "seed", "data_seed", "min_seconds", "max_seconds", "min_characters_per_second",
-    "max_characters_per_second", "min_symbol_count", "stream", "stream_window",
-)  # fmt: skip
-# Trainer takes these from the checkpoint's optimiser, whatever the command says.
-_OPTIMIZER = (
-    "novograd", "optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "layer_decay",
-)  # fmt: skip
-_TRAINED = ("freeze_feature_encoder", "freeze_layers", "lora_rank", "lora_alpha", "adapter_language")
 _VERSIONS = ("hfasr", "torch", "torchaudio", "transformers", "accelerate", "datasets", "phonemizer", "espeakng-loader", "soundfile")
 
 
@@ -211,7 +202,7 @@ def record_run(
         checkpoint = resume_folder(folder, recipe.resume_from_checkpoint)
         origin = Path(checkpoint).parent if checkpoint else folder  # a checkpoint may be of another folder's run
         if (before := origin / "recipe.json").is_file():
-            _check_same_run(origin, json.loads(before.read_text(encoding="utf-8")), content)
+            check_same_run(origin, json.loads(before.read_text(encoding="utf-8")), content)
     if not recipe.should_save:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,37 +248,6 @@ def _missing_symbols(trainer: CTCTrainer, corpus: DatasetDict) -> dict[str, dict
             )
             found[split] = dict(missing)
     return found
-
-
-def _check_same_run(folder: Path, before: dict, now: dict) -> None:
-    """Refuse to resume where the rows already trained on could not be told, the weights would not fit, or numbers would have no effect."""
-    check_target_record(before.get("targets"), now["targets"], same_rows=True)
-    if "rows_sha256" in before and before["rows_sha256"] != now["rows_sha256"]:
-        raise ValueError(f"{folder} was trained on other rows than this command has: clips came, went or cannot be read; start a new run")
-    for name in ("base_model", "model_type", "parameters", *(["processes"] if now["corpus"]["streamed"] else [])):
-        if before.get(name) != now[name]:
-            raise ValueError(f"{folder} was trained with {name} {before.get(name)}, this command has {now[name]}; resume with the same")
-    for names, why in (
-        (_SAME_WHEN_RESUMED, "it decides which rows come next"),
-        (_OPTIMIZER, "the checkpoint's optimiser goes on with its own"),
-        (_TRAINED, "it decides which weights are trained"),
-        (("ema_decay",), "the average in its checkpoints was made so"),
-    ):
-        for name in names:
-            old, new = (run["arguments"].get(name) for run in (before, now))
-            # a fused optimiser has the state of the plain one
-            if name in before["arguments"] and old != new and not (name == "optim" and _plain_name(old) == _plain_name(new)):
-                raise ValueError(
-                    f"{folder} was trained {_with(name, old)}, this command comes {_with(name, new)}; {why}. Resume with the same"
-                )
-
-
-def _plain_name(optim: str) -> str:
-    return str(optim).removesuffix("_fused")
-
-
-def _with(name: str, value: object) -> str:
-    return f"without {name}" if value is None else f"with {name} {value}"
 
 
 def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: Iterable[str] = ("validation", "test")) -> dict:

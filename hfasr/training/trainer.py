@@ -37,7 +37,7 @@ from hfasr.training.batches.budget import CudaMemory, held_bytes, measure_budget
 from hfasr.training.batches.collator import PADDING, CTCCollator
 from hfasr.training.batches.fitting import drop_unfit, labelled
 from hfasr.training.batches.inputs import INPUT_LENGTHS, LABEL_LENGTHS, LABELS, model_inputs, takes_mask
-from hfasr.training.batches.loader import AheadLoader, leave_signals, training_loader
+from hfasr.training.batches.loader import AheadLoader, training_loader, with_steady_workers
 from hfasr.training.batches.record import (
     batch_record,
     check_record,
@@ -325,11 +325,11 @@ class CTCTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset=None):
         """Return Trainer's loader, with workers that live through a signal to stop."""
-        return _with_steady_workers(super().get_eval_dataloader(eval_dataset))
+        return with_steady_workers(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset):
         """Return Trainer's loader, with workers that live through a signal to stop."""
-        return _with_steady_workers(super().get_test_dataloader(test_dataset))
+        return with_steady_workers(super().get_test_dataloader(test_dataset))
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Fetch the batches of an update, and count how long that takes and what is in them."""
@@ -519,8 +519,3 @@ class CTCTrainer(Trainer):
             row_seconds=column(self.train_dataset, "duration").to_numpy() if self._follow is None else None,
             frozen_start=encoder_of(self.model) if self.args.freeze_encoder_updates else None,
         )
-
-
-def _with_steady_workers(loader: DataLoaderShard) -> DataLoaderShard:
-    loader.base_dataloader.worker_init_fn = leave_signals
-    return loader

@@ -27,7 +27,7 @@ STILL = {
 }  # fmt: skip
 # Adam divides by the size of a gradient, and that of a weight before batch norm is nothing but rounding along the weight: it would make
 # large steps of it, another way each time.
-OPTIMIZER = {"unispeech-tiny": ["--learning_rate", "1e-3"], "quartznet-small": ["--optim", "sgd", "--learning_rate", "0.05"]}
+OPTIMIZER = {"unispeech-tiny": ["--learning_rate", "1e-3"], "quartznet-small": ["--optim", "sgd", "--learning_rate", "0.005"]}
 WAYS = {
     "eager, 1 process": (1, ["--compile", "off"]),
     "compiled, 1 process": (1, ["--compile", "dynamic"]),

@@ -57,6 +57,12 @@ def leave_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def with_steady_workers(loader: DataLoaderShard) -> DataLoaderShard:
+    """Return a loader of Accelerate's, its workers such that live through a signal to stop."""
+    loader.base_dataloader.worker_init_fn = leave_signals
+    return loader
+
+
 class AheadLoader(DataLoader):
     """A DataLoader whose workers go on with the next epoch's first batches while the last of this one are trained on.
 

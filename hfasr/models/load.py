@@ -111,10 +111,10 @@ def load_model(
         model, extractor, own = _read_nemo(name, config_overrides or {})
     else:
         config = _overridden(model_config(name, trust_remote_code=trust_remote_code), config_overrides or {})
+        if tokenizer is not None and config.vocab_size is None:
+            config.vocab_size = len(tokenizer)  # of a model without a head, such as w2v-BERT
         if isinstance(name, PreTrainedConfig) or str(name) in BUILT_IN:
             return _new_model(config, tokenizer, symbol_pairs, trust_remote_code)
-        if tokenizer is not None and config.vocab_size is None:
-            config.vocab_size = len(tokenizer)  # pre-trained without a head, such as w2v-BERT
         model, extractor, own = _read_checkpoint(str(name), config, tokenizer is None, trust_remote_code)
     if tokenizer is None:
         tokenizer = own

@@ -179,7 +179,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(measure(options, Path(folder))), flush=True)
         return
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.processor()}, {os.cpu_count()} cores"
+    processor = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor
     print(f"{device}, torch {torch.__version__}, Python {platform.python_version()}", flush=True)
     if options.baseline:
         subprocess.run([sys.executable, options.baseline], check=True)

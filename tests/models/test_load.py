@@ -188,6 +188,12 @@ def test_front_end_of_the_convolutional_families(small_blocks, tokenizer):
         assert (extractor.feature_size, extractor.window_length, extractor.hop_length) == expected
 
 
+def test_a_configuration_need_not_tell_the_size_of_the_vocabulary(tokenizer):
+    config = Wav2Vec2BertConfig(**{**TINY, "vocab_size": None}, feature_projection_input_dim=160, conv_depthwise_kernel_size=5)
+    model, _ = load_model(config, tokenizer)
+    assert model.config.vocab_size == model.lm_head.out_features == len(tokenizer)
+
+
 def test_configuration_is_not_changed(small_blocks, tokenizer):
     config = QuartzNetConfig(blocks=small_blocks, vocab_size=99)
     model, _ = load_model(config, tokenizer, config_overrides={"dropout": 0.5})

@@ -38,7 +38,7 @@ class SpeedMeter(TrainerCallback):
     """
 
     def __init__(self, feature_extractor, views: int = 1):
-        self._seconds_per_input = seconds_per_input(feature_extractor)
+        self.seconds_per_input = seconds_per_input(feature_extractor)
         self._extractor, self._views = feature_extractor, views
         self._device, self._gather = torch.device("cpu"), lambda sums: sums
         self._peak, self._flops = 0.0, (0.0, 0.0)
@@ -114,9 +114,9 @@ class SpeedMeter(TrainerCallback):
         """
         for batch in batches:
             rows, width = input_of(batch).shape[:2]
-            seconds = float(batch[INPUT_LENGTHS][batch[LABEL_LENGTHS] > 0].sum()) * self._seconds_per_input
+            seconds = float(batch[INPUT_LENGTHS][batch[LABEL_LENGTHS] > 0].sum()) * self.seconds_per_input
             self._sums[_AUDIO] += seconds
-            self._sums[_PADDED] += rows * width * self._seconds_per_input
+            self._sums[_PADDED] += rows * width * self.seconds_per_input
             if self._peak:
                 self._sums[_IDEAL] += seconds * self._flops[frozen] / self._peak
 

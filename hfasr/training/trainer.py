@@ -54,7 +54,7 @@ from hfasr.training.batches.stream import EncodedRows, FollowStream, StreamBatch
 from hfasr.training.callbacks import FreezeEncoder, StopOnSignal, WatchLoss
 from hfasr.training.checkpoints import resume_folder, stream_state, stream_state_path, trained_seconds
 from hfasr.training.loss import check_views, ctc_loss_sum, two_views
-from hfasr.training.meters import SpeedMeter, seconds_per_input, summary_line
+from hfasr.training.meters import SpeedMeter, summary_line
 from hfasr.training.novograd import NovoGrad
 from hfasr.training.optimization import freeze_layers, makes_own_groups, parameter_groups, tri_stage_scale
 from hfasr.training.processes import settle_sharding, share_buffers, wait_for_others
@@ -174,7 +174,7 @@ class CTCTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # compute_loss divides by num_items_in_batch
         self._start, self._seconds_before = time.monotonic(), 0.0
         self.pieces = Pieces(
-            seconds_per_input(processor.feature_extractor),
+            self.meter.seconds_per_input,
             self._memory_ran_out,
             model.zero_grad,
             read_limit(args.output_dir, device_name(args.device)) if args.resume_from_checkpoint else math.inf,

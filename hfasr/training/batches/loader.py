@@ -10,6 +10,7 @@ from accelerate.data_loader import DataLoaderShard
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hfasr.training.arguments import CTCTrainingArguments
+from hfasr.training.batches.record import process_seed
 
 
 def training_loader(
@@ -85,7 +86,8 @@ class AheadLoader(DataLoader):
         epoch = self.batch_sampler.epoch
         if self._batches is None or self._next_epoch != epoch:
             self.close()
-            settings = self._settings | {"generator": torch.Generator().manual_seed(hash((self.batch_sampler.seed, epoch)))}
+            seed = process_seed(self.batch_sampler.seed, epoch, self.batch_sampler.process_index)
+            settings = self._settings | {"generator": torch.Generator().manual_seed(seed)}
             self._batches = iter(DataLoader(self.dataset, batch_sampler=_FromEpoch(self.batch_sampler, epoch), **settings))
         self._next_epoch = None  # whoever stops in mid-epoch begins it anew
         for _ in range(len(self.batch_sampler)):

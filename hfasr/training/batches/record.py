@@ -191,9 +191,9 @@ def check_record(folder: str | os.PathLike, mine: BatchRecord) -> None:
             raise ValueError(f"{folder} is of a run with {name} {before.facts.get(name)}, this one has {value}; resume with the same")
 
 
-def process_seed(seed: int, update: int, process: int) -> int:
-    """Return what one process draws its random numbers from after an update; another for each of the three."""
-    return int(np.random.SeedSequence((seed, update, process)).generate_state(1)[0])
+def process_seed(seed: int, place: int, process: int) -> int:
+    """Return what one process draws its random numbers from after an update or an epoch; another for each of the three."""
+    return int(np.random.SeedSequence((seed, place, process)).generate_state(1)[0])
 
 
 def _processes(count: int) -> str:

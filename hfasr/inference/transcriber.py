@@ -5,39 +5,18 @@ Shapes: N utterances, S samples, F mel frames, T output frames, V vocabulary.
 
 import os
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
-from hfasr.audio import SAMPLING_RATE, audio_duration, load_audio, long_enough
+from hfasr.audio import SAMPLING_RATE, audio_duration, load_audio
 from hfasr.decoding.greedy import best_path, labels_to_text
-from hfasr.models.load import load_model, output_lengths
-from hfasr.models.mel import MelFeatureExtractor
+from hfasr.inference.engine import TorchEngine
+from hfasr.inference.transcript import Transcript
 
-# Families whose logits of an utterance stay the same, but for rounding, whatever padding is behind it. Not among them: models with
-# a group norm over time, a Conformer's unmasked convolutions or several positional convolutions.
-_PADDING_IS_EXACT = {"quartznet", "citrinet", "wav2vec2", "unispeech", "unispeech-sat", "hubert", "wavlm", "wav2vec2-bert"}
-# options that let padding into the logits of these
-_PADDING_LEAKS = ("add_adapter", "conv_pos_batch_norm")
 _BATCH_SECONDS = {"cuda": 320.0, "cpu": 60.0}
 _Source = str | os.PathLike | bytes | bytearray | np.ndarray | dict
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What was said in one utterance."""
-
-    text: str
-    """As the tokenizer decodes it; "" where nothing was recognised or the audio cannot be read."""
-    path: str | None
-    """The file; None for bytes and arrays."""
-    duration: float
-    """Seconds; 0 where the audio cannot be read."""
-    error: str | None = None
-    """Why the audio cannot be read, with its name; None for an utterance that was transcribed."""
 
 
 class Transcriber:
@@ -70,20 +49,8 @@ class Transcriber:
     ):
         if batch_seconds is not None and not batch_seconds > 0:
             raise ValueError(f"batch_seconds is {batch_seconds:g}, expected seconds of audio above 0, such as {_BATCH_SECONDS['cpu']:g}")
-        device = None if device is None else _device(device)
-        if isinstance(model, tuple):
-            self.model, self.processor = model
-        else:
-            self.model, self.processor = load_model(os.fspath(model))
-            device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if (rate := self.processor.feature_extractor.sampling_rate) != SAMPLING_RATE:
-            raise ValueError(f"the model hears {rate} Hz, expected {SAMPLING_RATE} Hz, at which hfasr works")
-        self.model.eval()
-        if device is not None:
-            self.model.to(device)
-        self.device = self.model.device
-        self.batch_seconds = batch_seconds or _BATCH_SECONDS.get(self.device.type, _BATCH_SECONDS["cpu"])
-        self._equal_lengths = not _padding_is_exact(self.model.config)
+        self.engine = TorchEngine(model, device=device)
+        self.batch_seconds = batch_seconds or _BATCH_SECONDS.get(self.engine.device.type, _BATCH_SECONDS["cpu"])
 
     def __call__(self, inputs: Iterable[_Source]) -> list[Transcript]:
         """Transcribe utterances; one that cannot be read does not stop the others.
@@ -125,32 +92,13 @@ class Transcriber:
 
     def _texts(self, waveforms: dict[int, np.ndarray]) -> dict[int, str]:
         """Transcribe the waveforms `(S,)` of one batch, in several where their headers told other lengths than they have."""
-        waveforms = {place: long_enough(waveform) for place, waveform in waveforms.items()}
         seconds = {place: len(waveform) / SAMPLING_RATE for place, waveform in waveforms.items()}
         texts = {}
-        for places in sorted_batches(seconds, self.batch_seconds, equal=self._equal_lengths):
-            logits, lengths = self._logits([waveforms[place] for place in places])
-            for place, tokens in zip(places, best_path(logits, lengths, blank=self.model.config.pad_token_id), strict=True):
-                texts[place] = labels_to_text([token.id for token in tokens], self.processor.tokenizer)
+        for places in sorted_batches(seconds, self.batch_seconds, equal=self.engine.equal_lengths):
+            log_probs, lengths = self.engine.log_probs([waveforms[place] for place in places])
+            for place, tokens in zip(places, best_path(log_probs, lengths, blank=self.engine.blank), strict=True):
+                texts[place] = labels_to_text([token.id for token in tokens], self.engine.tokenizer)
         return texts
-
-    @torch.inference_mode()
-    def _logits(self, waveforms: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Waveforms `(S,)` -> logits `(B, T, V)` on the device and their valid frames `(B,)`."""
-        extractor = self.processor.feature_extractor
-        on_device = {"device": self.device} if isinstance(extractor, MelFeatureExtractor) else {}
-        batch = extractor(
-            waveforms, sampling_rate=SAMPLING_RATE, padding=True, return_attention_mask=True, return_tensors="pt", **on_device
-        )
-        lengths = output_lengths(self.model, batch["attention_mask"].sum(dim=-1)).cpu()
-        batch = {name: value.to(self.device, self.model.dtype if value.is_floating_point() else None) for name, value in batch.items()}
-        with self._precision():
-            return self.model(**batch).logits, lengths
-
-    def _precision(self) -> AbstractContextManager:
-        if self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
 
 
 def sorted_batches(seconds: dict[int, float], batch_seconds: float, *, equal: bool = False) -> list[list[int]]:
@@ -172,22 +120,6 @@ def sorted_batches(seconds: dict[int, float], batch_seconds: float, *, equal: bo
         else:
             batches.append([place])
     return batches
-
-
-def _padding_is_exact(config: PreTrainedConfig) -> bool:
-    if getattr(config, "feat_extract_norm", "layer") == "group" or any(getattr(config, option, False) for option in _PADDING_LEAKS):
-        return False
-    return config.model_type in _PADDING_IS_EXACT
-
-
-def _device(name: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device is {name!r}, expected one such as cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device is {name!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices here")
-    return device
 
 
 def _duration(source: _Source) -> float:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hfasr.audio import load_audio, write_audio
-from hfasr.inference.transcriber import Transcriber, Transcript, sorted_batches
+from hfasr.inference.transcriber import Transcriber, sorted_batches
+from hfasr.inference.transcript import Transcript
 from hfasr.models.mel import MelFeatureExtractor
 
 

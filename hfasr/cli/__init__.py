@@ -1,0 +1,18 @@
+"""`hfasr <verb>`: parse, call one public function, print. The verbs stand in the help in the order of the imports here."""
+
+import sys
+
+from hfasr.cli import corpus, models, recognise  # noqa: F401 (each adds its verbs)
+from hfasr.cli.app import app
+from hfasr.errors import user_errors
+
+
+def main() -> None:
+    """Run the command line; a wrong value ends with one sentence and exit status 2."""
+    # recipes spell their flags with underscores, as Transformers does; here both spellings work
+    arguments = []
+    for word in sys.argv[1:]:
+        name, equals, value = word.partition("=")
+        arguments.append((name.replace("_", "-") if name.startswith("--") else name) + equals + value)
+    with user_errors():
+        app(arguments, prog_name="hfasr")

@@ -1,0 +1,5 @@
+"""`python -m hfasr.cli <verb>`."""
+
+from hfasr.cli import main
+
+main()

@@ -7,6 +7,7 @@ and opened by content, so a wrong extension does not matter, and a file cut shor
 import io
 import math
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,12 +16,15 @@ import numpy as np
 import soundfile
 
 from hfasr.files import temporary_beside
-from hfasr.paths import archived, read_bytes, segment_of, without_segment
+from hfasr.paths import archived, open_bytes, read_bytes, segment_of, without_segment
 
 SAMPLING_RATE = 16_000
 
-# WAV writers that stream leave the data size open with one of these.
-_OPEN_WAV_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF - 36)
+# WAV writers that stream leave the data size open with one of these; sox the second, arecord the fourth.
+_OPEN_WAV_SIZES = (0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFF - 36)
+
+# bytes: 27 and a table of 255 before 255 times 255
+_LARGEST_OGG_PAGE = 65_307
 
 # torchaudio's kernel grows with the square of the reduced rates: 44.1 kHz is 441 to 160, but 44,099 Hz would take gigabytes.
 _KERNEL_LIMIT = 1000
@@ -55,6 +59,44 @@ def load_audio(source: str | os.PathLike | bytes | BinaryIO | np.ndarray | dict,
     if not np.isfinite(waveform).all():
         raise AudioError(f"{name}: holds NaN or infinite samples; re-export it from the original recording")
     return resample(waveform, rate)
+
+
+def iter_blocks(
+    source: str | os.PathLike | bytes | BinaryIO | np.ndarray | dict, block_seconds: int = 30, sampling_rate: int = SAMPLING_RATE
+) -> Iterator[np.ndarray]:
+    """Load a recording of any length in blocks, in the memory that a few of them take.
+
+    Args:
+        source: What `load_audio` takes. A file on disk or in an archive is read as the blocks are taken.
+        block_seconds: Length of the blocks, a whole number of seconds.
+        sampling_rate: Rate in Hz of an array source.
+
+    Yields:
+        Waveforms `(samples,)`, float32, 16 kHz, mono, about `block_seconds` long: joined they are what `load_audio` returns.
+
+    Raises:
+        FileNotFoundError, AudioError, ValueError, TypeError: As `load_audio`, when what is wrong is come upon.
+    """
+    if block_seconds != int(block_seconds) or block_seconds < 1:
+        raise ValueError(f"block_seconds is {block_seconds}, expected a whole number of seconds from 1 up")
+    if isinstance(source, dict) and source.get("array") is None:
+        encoded, path = _encoded(source), source.get("path")
+        blocks = _file_blocks(encoded, _name(path or encoded), int(block_seconds))
+    elif isinstance(source, dict | np.ndarray) or not (
+        isinstance(source, str | os.PathLike | bytes | bytearray) or hasattr(source, "read")
+    ):
+        blocks = _array_blocks(*_decode(source, sampling_rate), int(block_seconds))
+    else:
+        blocks = _file_blocks(_read_file(source) if hasattr(source, "read") else source, _name(source), int(block_seconds))
+    resampler = None
+    for block, rate, name in blocks:
+        if not np.isfinite(block).all():
+            raise AudioError(f"{name}: holds NaN or infinite samples; re-export it from the original recording")
+        resampler = resampler or Resampler(rate)
+        if len(resampled := resampler.feed(block)):
+            yield resampled
+    if resampler and len(rest := resampler.finish()):
+        yield rest
 
 
 def try_audio(audio: dict) -> tuple[np.ndarray | None, str, bool]:
@@ -132,6 +174,50 @@ def resample(waveform: np.ndarray, from_hz: int, to_hz: int = SAMPLING_RATE) -> 
 
     with torch.inference_mode():
         return _resampler(from_hz, to_hz)(torch.from_numpy(np.ascontiguousarray(waveform))).numpy()
+
+
+class Resampler:
+    """Resamples a stream to what `resample` makes of the whole of it.
+
+    It lags by a few samples that the kernel reaches into what follows; at rates that go through an FFT by 1 to 2 s, and there what
+    leaves is within 1e-3 of the whole's.
+
+    Raises:
+        ValueError: A rate is not positive.
+    """
+
+    def __init__(self, from_hz: int, to_hz: int = SAMPLING_RATE):
+        divisor = math.gcd(_positive(from_hz), _positive(to_hz))
+        self._rates = from_hz, to_hz
+        # so many samples in are so many out, without a fraction
+        self._in, self._out = from_hz // divisor, to_hz // divisor
+        by_fft = max(self._in, self._out) > _KERNEL_LIMIT
+        self._reach = from_hz if by_fft else 0 if from_hz == to_hz else _resampler(from_hz, to_hz).width
+        self._lead = self._in * -(-self._reach // self._in)
+        self._held, self._before = np.zeros(0, np.float32), 0
+
+    def feed(self, samples: np.ndarray) -> np.ndarray:
+        """Take the next samples `(S,)` float32, and return those `(S',)` that no later ones can change."""
+        if self._in == self._out:
+            return samples
+        self._held = np.concatenate([self._held, samples])
+        groups = (len(self._held) - self._before - self._reach) // self._in
+        if groups < 1:
+            return self._held[:0]
+        settled = self._before + groups * self._in
+        resampled = resample(self._held[: settled + self._reach], *self._rates)
+        resampled = resampled[self._before // self._in * self._out :][: groups * self._out]
+        begin = max(0, settled - self._lead)
+        self._held, self._before = self._held[begin:], settled - begin
+        return resampled
+
+    def finish(self) -> np.ndarray:
+        """Return the samples `(S',)` that are left; the stream is at its end."""
+        if len(self._held) == self._before:
+            return self._held[:0]
+        resampled = resample(self._held, *self._rates)[self._before // self._in * self._out :]
+        self._held, self._before = self._held[:0], 0
+        return resampled
 
 
 def long_enough(waveform: np.ndarray) -> np.ndarray:
@@ -259,7 +345,7 @@ def _decode_bytes(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
     if not data:
         raise AudioError(f"{name}: the file is empty (0 bytes)")
     waveform, rate = _samples(io.BytesIO(data), name)
-    if _cut_short(data):
+    if _cut_short(io.BytesIO(data)):
         raise AudioError(f"{name}: cut short after {len(waveform) / rate:.2f} s; copy or download it again")
     return waveform, rate, name
 
@@ -280,7 +366,12 @@ def _samples(file: str | BinaryIO, name: str) -> tuple[np.ndarray, int]:
     if len(samples) < end - start:
         raise AudioError(f"{name}: cut short after {len(samples) / rate:.2f} s; copy or download it again")
     # libsndfile's MP3 decoder can return a block of NaN for damaged frames; load_audio checks.
-    return np.ascontiguousarray(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)), rate
+    return _mono(samples), rate
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """(samples, channels) -> (samples,)."""
+    return np.ascontiguousarray(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1))
 
 
 def _segment(name: str, frames: int, rate: int) -> tuple[int, int]:
@@ -294,37 +385,82 @@ def _segment(name: str, frames: int, rate: int) -> tuple[int, int]:
     return start, min(end, frames)
 
 
-def _cut_short(data: bytes) -> bool:
+def _file_blocks(source: str | os.PathLike | bytes, name: str, block_seconds: int) -> Iterator[tuple[np.ndarray, int, str]]:
+    """Decode a file to blocks of mono float32 `(samples,)`, each with its rate and the name of the file."""
+    try:
+        file = open_bytes(source) if isinstance(source, str | os.PathLike) else io.BytesIO(source)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{name}: no such audio file") from None
+    with file:
+        if not file.read(1):
+            raise AudioError(f"{name}: the file is empty (0 bytes)")
+        cut_short = segment_of(name) is None and _cut_short(file)
+        file.seek(0)
+        # libsndfile reads a file on disk by itself several times faster than through Python
+        plain = isinstance(source, str | os.PathLike) and not archived(source)
+        try:
+            with soundfile.SoundFile(without_segment(source) if plain else file) as opened:
+                rate = opened.samplerate
+                start, end = _segment(name, opened.frames, rate)
+                if start:
+                    opened.seek(start)
+                if cut_short:  # told before hours of what is left were worked on
+                    raise AudioError(f"{name}: cut short after {opened.frames / rate:.2f} s; copy or download it again")
+                place = start
+                while place < end:
+                    samples = opened.read(min(end - place, block_seconds * rate), dtype="float32", always_2d=True)
+                    if not len(samples):
+                        break
+                    place += len(samples)
+                    yield _mono(samples), rate, name
+        except soundfile.SoundFileError as error:
+            raise _not_audio(name, error) from None
+    if place == start:
+        raise AudioError(f"{name}: holds no samples")
+    if place < end:
+        raise AudioError(f"{name}: cut short after {(place - start) / rate:.2f} s; copy or download it again")
+
+
+def _array_blocks(waveform: np.ndarray, rate: int, name: str, block_seconds: int) -> Iterator[tuple[np.ndarray, int, str]]:
+    for start in range(0, len(waveform), block_seconds * _positive(rate)):
+        yield waveform[start : start + block_seconds * rate], rate, name
+
+
+def _cut_short(file: BinaryIO) -> bool:
     """Tell whether the container announces more bytes than there are.
 
     libsndfile reads what is left of a shortened WAV or Ogg file without a word.
     """
-    if data[:4] in (b"RIFF", b"RF64") and data[8:12] == b"WAVE":
+    size = file.seek(0, os.SEEK_END)
+    head = _bytes_at(file, 0, 12)
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
         position = 12
-        while position + 8 <= len(data):
-            size = int.from_bytes(data[position + 4 : position + 8], "little")
-            if data[position : position + 4] == b"data":
-                return size not in _OPEN_WAV_SIZES and position + 8 + size > len(data)
-            position += 8 + size + size % 2
+        while position + 8 <= size:
+            chunk = _bytes_at(file, position, 8)
+            length = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data":
+                return length not in _OPEN_WAV_SIZES and position + 8 + length > size
+            position += 8 + length + length % 2
         return True
-    if data[:4] == b"OggS":
-        page = data.rfind(b"OggS")
-        if page + 27 > len(data):
+    if head[:4] == b"OggS":
+        tail = _bytes_at(file, max(0, size - _LARGEST_OGG_PAGE), _LARGEST_OGG_PAGE)
+        page = tail.rfind(b"OggS")
+        if page < 0 or page + 27 > len(tail):
             return True
-        segments = data[page + 26]
-        table = data[page + 27 : page + 27 + segments]
-        return len(table) < segments or page + 27 + segments + sum(table) > len(data)
-    if data[:3] == b"ID3" or (data[0] == 0xFF and len(data) > 1 and data[1] & 0xE0 == 0xE0):
-        return _mp3_cut_short(data)
+        segments = tail[page + 26]
+        table = tail[page + 27 : page + 27 + segments]
+        return len(table) < segments or page + 27 + segments + sum(table) > len(tail)
+    if head[:3] == b"ID3" or (head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0):
+        return _mp3_cut_short(file, head, size)
     return False
 
 
-def _mp3_cut_short(data: bytes) -> bool:
+def _mp3_cut_short(file: BinaryIO, start: bytes, size: int) -> bool:
     """Compare the byte count of a Xing or Info header, which most encoders write, with the bytes there are."""
-    start = 0
-    if data[:3] == b"ID3" and len(data) >= 10:
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
-    head = data[start : start + 200]
+    first = 0
+    if start[:3] == b"ID3" and size >= 10:
+        first = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(start[6:10], (21, 14, 7, 0), strict=True))
+    head = _bytes_at(file, first, 200)
     tag = max(head.find(b"Xing"), head.find(b"Info"))
     if tag < 0 or tag + 16 > len(head):
         return False
@@ -332,7 +468,12 @@ def _mp3_cut_short(data: bytes) -> bool:
     if not flags & 2:
         return False
     field = tag + 8 + (4 if flags & 1 else 0)
-    return start + int.from_bytes(head[field : field + 4], "big") > len(data)
+    return first + int.from_bytes(head[field : field + 4], "big") > size
+
+
+def _bytes_at(file: BinaryIO, position: int, count: int) -> bytes:
+    file.seek(position)
+    return file.read(count)
 
 
 def _mono_array(array: np.ndarray, name: str) -> np.ndarray:

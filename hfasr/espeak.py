@@ -12,12 +12,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 # values of espeak-ng's speak_lib.h
 _SYNCHRONOUS = 2  # espeak_Synth returns when the callback has had all samples
 _DONT_EXIT = 0x8000  # missing data gives an error instead of ending the process
+_PHONEME_EVENTS, _IPA_EVENTS = 1, 2  # they change nothing of the sound
+_END_OF_EVENTS, _WORD, _PHONEME = 0, 1, 7
+_STRESS = str.maketrans("", "", "ˈˌ-")  # marks of stress, and the hyphen that phonemizer takes out too
 _CHARACTER_POSITION, _UTF8 = 1, 1
 _PARAMETERS = {"rate": (1, 80, 450), "volume": (2, 0, 200), "pitch": (3, 0, 100), "pitch_range": (4, 0, 100)}
 
@@ -40,8 +44,42 @@ class _Voice(ctypes.Structure):
     ]
 
 
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h; its union is taken for the name of a phoneme."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 8),
+    ]
+
+
 # int callback(short *samples, int count, espeak_EVENT *events)
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+
+
+class Sound(NamedTuple):
+    """A word or phoneme in speech: the samples from `start` to `end`, end exclusive."""
+
+    text: str
+    start: int
+    end: int
+
+
+class Timed(NamedTuple):
+    """Speech, and what is said when."""
+
+    waveform: np.ndarray
+    """float32 `(samples,)` in [-1, 1]."""
+    words: list[Sound]
+    """As they are written; pauses belong to none."""
+    phonemes: list[Sound]
+    """In the voice's symbols without stress, as `Phonemizer` writes them."""
 
 
 class Engine:
@@ -61,10 +99,13 @@ class Engine:
     def __init__(self, library: pathlib.Path):
         self._lock = threading.Lock()
         self._chunks: list[np.ndarray] = []
+        # type, position in the text and length there in characters, sample, name
+        self._events: list[tuple[int, int, int, int, str]] | None = None
         self._library = ctypes.CDLL(str(library))
         self._library.espeak_Info.restype = ctypes.c_char_p
         self._library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
-        self.sampling_rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(data_path()).encode(), _DONT_EXIT)
+        options = _DONT_EXIT | _PHONEME_EVENTS | _IPA_EVENTS
+        self.sampling_rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(data_path()).encode(), options)
         if self.sampling_rate <= 0:
             raise RuntimeError(f"espeak-ng could not read its data in {data_path()}; reinstall espeakng-loader")
         # it seeds its breath noise with the time of day
@@ -73,9 +114,15 @@ class Engine:
         self._callback = _CALLBACK(self._keep)
         self._library.espeak_SetSynthCallback(self._callback)
 
-    def _keep(self, samples, count: int, _events) -> int:
+    def _keep(self, samples, count: int, events) -> int:
         if samples and count:
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        if self._events is not None and events:
+            place = 0
+            while (event := events[place]).type != _END_OF_EVENTS:
+                name = event.name.decode(errors="replace") if event.type == _PHONEME else ""
+                self._events.append((event.type, event.text_position, event.length, event.sample, name))
+                place += 1
         return 0
 
     def version(self) -> str:
@@ -96,8 +143,22 @@ class Engine:
         self, text: str, voice: str = "ky", *, rate: int = 175, pitch: int = 50, pitch_range: int = 50, volume: int = 100
     ) -> np.ndarray:
         """Speak a text; see the function `speak` for the arguments. The waveform is float32 `(samples,)` at `sampling_rate`."""
+        return self._speak(text, voice, {"rate": rate, "pitch": pitch, "pitch_range": pitch_range, "volume": volume}, False)[0]
+
+    def speak_timed(
+        self, text: str, voice: str = "ky", *, rate: int = 175, pitch: int = 50, pitch_range: int = 50, volume: int = 100
+    ) -> Timed:
+        """Speak a text and tell where its words and phonemes are, by espeak-ng's events; the arguments are those of `speak`.
+
+        A word begins at its event, and ends where the next word or a pause begins; so does a phoneme. A text that espeak-ng splits
+        further, such as at a hyphen, has the parts as words.
+        """
+        waveform, events = self._speak(text, voice, {"rate": rate, "pitch": pitch, "pitch_range": pitch_range, "volume": volume}, True)
+        return Timed(waveform, *_sounds(text, events, len(waveform)))
+
+    def _speak(self, text: str, voice: str, values: dict[str, int], timed: bool) -> tuple[np.ndarray, list]:
+        """Return waveform and events."""
         check_voice(voice)
-        values = {"rate": rate, "pitch": pitch, "pitch_range": pitch_range, "volume": volume}
         for name, value in values.items():
             _, low, high = _PARAMETERS[name]
             if not low <= value <= high:
@@ -106,12 +167,13 @@ class Engine:
         size = ctypes.c_size_t(len(encoded))
         with self._lock:
             self._chunks.clear()
+            self._events = [] if timed else None
             self._call("espeak_SetVoiceByName", voice.encode())
             for name, value in values.items():
                 self._call("espeak_SetParameter", _PARAMETERS[name][0], value, 0)
             self._call("espeak_Synth", encoded, size, 0, _CHARACTER_POSITION, 0, _UTF8, None, None)
-            samples = np.concatenate([np.zeros(0, np.int16), *self._chunks])
-        return samples.astype(np.float32) / 32768
+            samples, events = np.concatenate([np.zeros(0, np.int16), *self._chunks]), self._events
+        return samples.astype(np.float32) / 32768, events
 
     def close(self) -> None:
         """Free what the library holds. The engine must not be used afterwards."""
@@ -122,6 +184,24 @@ class Engine:
         status = getattr(self._library, function)(*arguments)
         if status:
             raise RuntimeError(f"{function}{arguments} of espeak-ng failed with error {status}")
+
+
+def _sounds(text: str, events: list[tuple[int, int, int, int, str]], samples: int) -> tuple[list[Sound], list[Sound]]:
+    """Return words and phonemes of what the events tell: each begins at its own, and the next one of its kind or a pause ends it."""
+    words, phonemes, word, phoneme = [], [], None, None
+    for kind, position, length, sample, name in [*events, (_PHONEME, 0, 0, samples, "")]:
+        symbol = name.translate(_STRESS).strip() if kind == _PHONEME else ""
+        if kind == _PHONEME and phoneme is not None:
+            phonemes.append(Sound(*phoneme, sample))
+            phoneme = None
+        if word is not None and (kind == _WORD or (kind == _PHONEME and not symbol)):
+            words.append(Sound(*word, sample))
+            word = None
+        if kind == _WORD:
+            word = text[position - 1 : position - 1 + length], sample
+        if symbol:
+            phoneme = symbol, sample
+    return words, phonemes
 
 
 def _language_codes(address: int | None) -> Iterator[str]:

@@ -22,6 +22,11 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_json(path: str | os.PathLike, content: dict) -> None:
+    """Write a JSON object, a line for each value."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
 def write_jsonl(path: str | os.PathLike, records: Iterable[dict]) -> None:
     """Write records as JSON lines."""
     write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

@@ -3,9 +3,11 @@
 `talk.wav`, `cv.tar::clips/a.mp3@1536+23040` (read in place), `talk.wav#t=12.5,15.7` (a W3C media fragment, in seconds).
 """
 
+import io
 import os
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 _IN_ARCHIVE = re.compile(r"(?P<archive>.+?)::(?P<member>.+)@(?P<offset>\d+)\+(?P<size>\d+)")
 
@@ -72,13 +74,56 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     Raises:
         FileNotFoundError: The file, or the archive, does not exist.
     """
+    with open_bytes(path) as file:
+        return file.read()
+
+
+def open_bytes(path: str | os.PathLike) -> BinaryIO:
+    """Open what `read_bytes` reads; of an archive, only the member is to be seen.
+
+    Raises:
+        FileNotFoundError: The file, or the archive, does not exist.
+    """
     path = without_segment(path)
     inside = _IN_ARCHIVE.fullmatch(path)
     file = inside["archive"] if inside else path
     if not os.path.isfile(file):
         raise FileNotFoundError(f"{path}: no such file")
-    with open(file, "rb") as opened:
-        if not inside:
-            return opened.read()
-        opened.seek(int(inside["offset"]))
-        return opened.read(int(inside["size"]))
+    opened = open(file, "rb")  # noqa: SIM115 (the caller closes it)
+    return io.BufferedReader(_Member(opened, int(inside["offset"]), int(inside["size"]))) if inside else opened
+
+
+class _Member(io.RawIOBase):
+    """The bytes of one member of an archive."""
+
+    def __init__(self, archive: BinaryIO, offset: int, size: int):
+        self._archive, self._offset = archive, offset
+        self._size = max(0, min(size, archive.seek(0, os.SEEK_END) - offset))
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence])
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:
+        self._archive.seek(self._offset + self._position)
+        data = self._archive.read(max(0, min(len(buffer), self._size - self._position)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def readall(self) -> bytes:
+        self._archive.seek(self._offset + self._position)
+        data = self._archive.read(max(0, self._size - self._position))
+        self._position += len(data)
+        return data
+
+    def close(self) -> None:
+        self._archive.close()
+        super().close()

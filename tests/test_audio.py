@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from hfasr.audio import AudioError, audio_duration, load_audio, resample, write_audio
+from hfasr.audio import AudioError, Resampler, audio_duration, iter_blocks, load_audio, resample, write_audio
 from hfasr.paths import archive_path
 
 
@@ -175,3 +175,82 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="44100"):
         write_audio(tmp_path / "a.opus", tone(44_100), 44_100)
     assert list(tmp_path.iterdir()) == []
+
+
+def varied(rate: int, seconds: float) -> np.ndarray:
+    rng = np.random.default_rng(rate)
+    return (rng.standard_normal(int(rate * seconds)) * 0.1 * np.abs(np.sin(np.arange(int(rate * seconds)) / 900))).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("format", "rate", "channels"),
+    [("WAV", 16_000, 1), ("FLAC", 48_000, 2), ("MP3", 32_000, 1), ("OGG", 44_100, 1), ("WAV", 8_000, 2), ("WAV", 11_025, 1)],
+)
+def test_blocks_join_to_what_is_loaded_whole(format, rate, channels, tmp_path):
+    waveform = np.stack([varied(rate, 5.43)] * channels, axis=1)
+    path = tmp_path / "a"
+    soundfile.write(path, waveform, rate, format=format)
+    data = path.read_bytes()
+    (tmp_path / "archive.tar").write_bytes(b"x" * 512 + data + b"y" * 100)
+    inside = archive_path(tmp_path / "archive.tar", "a", 512, len(data))
+    sources = [path, data, inside, {"path": str(path), "bytes": None}, io.BytesIO(data), f"{path}#t=1.2,4.5", f"{inside}#t=3.1"]
+    for source in sources:
+        blocks = list(iter_blocks(source, 1))
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
+        expected = load_audio(source)
+        assert len(blocks) >= len(expected) // 16_000
+        assert max(map(len, blocks)) <= 2 * 16_000
+        np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-5, rtol=0)
+
+
+def test_blocks_of_arrays_and_odd_rates():
+    waveform = varied(22_050, 4.2)
+    for source, rate in ((waveform, 22_050), ({"array": waveform, "sampling_rate": 22_050}, 16_000)):
+        np.testing.assert_allclose(np.concatenate(list(iter_blocks(source, 1, rate))), resample(waveform, 22_050), atol=1e-6, rtol=0)
+    # the FFT of the whole reaches from end to end, that of a block does not
+    tones = tone(44_099, 4.2)
+    np.testing.assert_allclose(np.concatenate(list(iter_blocks(tones, 1, 44_099))), resample(tones, 44_099), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000, 44_099])
+def test_a_stream_is_resampled_whatever_its_pieces(rate):
+    waveform, resampler = tone(rate, 3.3), Resampler(rate)
+    cuts = np.sort(np.random.default_rng(0).integers(0, len(waveform), 50))
+    fed = [resampler.feed(piece) for piece in np.split(waveform, cuts)]
+    resampled = np.concatenate([*fed, resampler.finish()])
+    np.testing.assert_allclose(resampled, resample(waveform, rate), atol=1e-6 if rate != 44_099 else 1e-3, rtol=0)
+    if rate != 44_099:
+        assert len(np.concatenate(fed)) > len(resampled) - 200  # a few milliseconds wait for what follows
+
+
+def test_blocks_refuse_what_load_audio_refuses(tmp_path):
+    whole = encoded(varied(16_000, 3.0), 16_000, "WAV")
+    damaged = np.frombuffer(encoded(varied(16_000, 3.0), 16_000, "WAV", "FLOAT"), np.uint8).copy()
+    damaged[-8:-4] = np.frombuffer(np.float32(np.nan).tobytes(), np.uint8)
+    ogg = encoded(varied(48_000, 3.0), 48_000, "OGG", "VORBIS")
+    cases = [
+        b"",
+        b"no audio at all",
+        whole[:50_000],
+        ogg[:-1000],
+        damaged.tobytes(),
+        encoded(np.zeros(0), 16_000, "WAV"),
+        tmp_path / "none",
+    ]
+    for place, data in enumerate(cases):
+        if isinstance(data, bytes):
+            (path := tmp_path / f"{place}.wav").write_bytes(data)
+        else:
+            path = data
+        with pytest.raises((AudioError, FileNotFoundError)) as loading:
+            load_audio(path)
+        with pytest.raises(type(loading.value)) as reading:
+            list(iter_blocks(path, 1))
+        assert str(reading.value) == str(loading.value)
+    with pytest.raises(AudioError, match="lasts only 3.00 s"):
+        list(iter_blocks(f"{tmp_path / '4.wav'}#t=5,6"))
+    with pytest.raises(TypeError, match="cannot load audio from int"):
+        list(iter_blocks(5))
+    with pytest.raises(ValueError, match=r"block_seconds is 0\.5"):
+        next(iter_blocks(whole, 0.5))

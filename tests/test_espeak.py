@@ -4,11 +4,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from hfasr import espeak
+from hfasr import Phonemizer, espeak
 
 TEXT = "Балдар бүгүн мектепке барышты."
 
@@ -147,3 +148,40 @@ def test_speaking_and_phonemizing_in_one_process(order):
 def test_import_loads_nothing():
     code = "import sys, hfasr.espeak; print('espeakng_loader' in sys.modules, 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "False"]
+
+
+def test_timed_speech_is_the_same_speech():
+    for voice in ("ky+f2", "ky+klatt", "en-us+m3"):
+        with espeak.private_engine() as engine:
+            plain = engine.speak(TEXT, voice, rate=150)
+        with espeak.private_engine() as engine:
+            timed = engine.speak_timed(TEXT, voice, rate=150)
+            again = engine.speak(TEXT, voice, rate=150)
+        assert timed.waveform.tobytes() == plain.tobytes()
+        assert len(again) == pytest.approx(len(plain), rel=0.01)
+
+
+def test_events_tell_phonemes_and_words():
+    text = "Балдар бүгүн мектепке барышты, 25 ата келди. Ал үйдө."
+    with espeak.private_engine() as engine:
+        waveform, words, phonemes = engine.speak_timed(text, "ky+f3")
+    assert [word.text for word in words] == ["Балдар", "бүгүн", "мектепке", "барышты", "25", "ата", "келди", "Ал", "үйдө"]
+    assert [phoneme.text for phoneme in phonemes] == Phonemizer("ky", word_bars=False)(text).split()
+    for sounds in (words, phonemes):
+        assert all(0 <= sound.start < sound.end <= len(waveform) for sound in sounds)
+        assert all(one.end <= other.start for one, other in pairwise(sounds))
+    # each phoneme lies in the word that says it, but for the closure that a word begins with
+    assert all(any(word.start <= (sound.start + sound.end) / 2 < word.end for word in words) for sound in phonemes)
+    # the pauses after the comma and the sentence are silent, what is between them is not
+    pauses = [(one.end, other.start) for one, other in pairwise(words) if other.start > one.end]
+    assert [start for start, _ in pauses] == [words[3].end, words[6].end]
+    loudness = np.sqrt(np.mean(waveform[words[0].start : words[3].end] ** 2))
+    for start, end in pauses:
+        assert 0.1 < (end - start) / 22050 < 0.5
+        # what is left of the vowel fades in 20 ms
+        assert np.sqrt(np.mean(waveform[start + 441 : end] ** 2)) < 0.05 * loudness
+
+
+def test_an_empty_text_has_no_events():
+    with espeak.private_engine() as engine:
+        assert engine.speak_timed("", "ky")[1:] == ([], [])

@@ -2,7 +2,23 @@
 
 from dataclasses import dataclass
 
-from hfasr.decoding.greedy import Token
+
+@dataclass(frozen=True)
+class Token:
+    """One recognised symbol: its id and the frames it holds, end exclusive."""
+
+    id: int
+    start_frame: int
+    end_frame: int
+
+
+@dataclass(frozen=True)
+class TokenSpan:
+    """A word as the tokens `first` to `last`, end exclusive, of a hypothesis."""
+
+    text: str
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -15,3 +31,7 @@ class Hypothesis:
     """Natural logarithm: of the path's probability for the best path, of the sum that the beam search ranks by else."""
     confidences: tuple[float, ...] = ()
     """Of each token, from 0 to 1; empty where they were not asked for."""
+    words: tuple[TokenSpan, ...] | None = None
+    """Where a lexicon or a language model of words told them; None where `split_words` finds them in the tokens."""
+    text: str | None = None
+    """What the words of a pronunciation lexicon say; None where the tokens are the text."""

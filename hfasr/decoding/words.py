@@ -1,4 +1,4 @@
-"""Tokens of a hypothesis -> its words, with the frames that they hold.
+"""Tokens of a hypothesis -> its words, with the frames that they hold; words -> label ids.
 
 A word ends at the tokenizer's boundary: `|` or a space between characters or phonemes, `▁` in front of a sentencepiece. Where a
 vocabulary has no boundary, as that of Chinese characters or of phonemes without word bars, every symbol is a word.
@@ -7,22 +7,16 @@ vocabulary has no boundary, as that of Chinese characters or of phonemes without
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Wav2Vec2PhonemeCTCTokenizer
 
-from hfasr.decoding.greedy import Token, labels_to_text
+from hfasr.decoding.greedy import labels_to_text
+from hfasr.decoding.hypothesis import Token, TokenSpan
+from hfasr.text.vocabulary import UNITS, encode_targets, missing_symbols
 
 SEPARATORS = ("|", " ")
 PIECE_START = "▁"
-
-
-@dataclass(frozen=True)
-class TokenSpan:
-    """A word as the tokens `first` to `last`, end exclusive, of a hypothesis."""
-
-    text: str
-    first: int
-    last: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,12 @@ def boundaries(tokenizer: PreTrainedTokenizerBase) -> Boundaries:
     )
 
 
+@lru_cache(maxsize=2**16)
+def plain_text(tokenizer: PreTrainedTokenizerBase, labels: tuple[int, ...]) -> str:
+    """Return the text of a word or symbol, without spaces around it; kept, since words come again and tokenizers are slow."""
+    return labels_to_text(labels, tokenizer).strip()
+
+
 def split_words(tokens: Sequence[Token], tokenizer: PreTrainedTokenizerBase) -> list[TokenSpan]:
     """Group tokens into words.
 
@@ -64,9 +64,36 @@ def split_words(tokens: Sequence[Token], tokenizer: PreTrainedTokenizerBase) -> 
     for place, label in enumerate([*ids, None]):
         ends = label is None or where.none or label in where.separators or label in where.starts
         if ends and first is not None:
-            if text := labels_to_text(ids[first:place], tokenizer).strip():
+            if text := plain_text(tokenizer, tuple(ids[first:place])):
                 spans.append(TokenSpan(text, first, place))
             first = None
         if label is not None and label not in where.separators and first is None:
             first = place
     return spans
+
+
+def spell(targets: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...] | None]:
+    """Return the label ids of words or targets, None for one that the tokenizer cannot spell or that is empty."""
+    labels = encode_targets(tokenizer, targets)
+    unknown = {tokenizer.unk_token_id, tokenizer.pad_token_id}
+    rows = [tuple(labels.ids[start:end].tolist()) for start, end in pairwise(labels.offsets)]
+    rows = [row if row and not unknown.intersection(row) else None for row in rows]
+    if _recorded_unit(tokenizer) in UNITS:
+        return rows
+    # another tokenizer may leave out in silence what it does not know
+    plain = lambda text: text.replace(" ", "").replace(PIECE_START, "")
+    told = [row and plain(labels_to_text(row, tokenizer)) for row in rows]
+    return [row if row and text == plain(target) else None for row, text, target in zip(rows, told, targets, strict=True)]
+
+
+def lacking_symbols(targets: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the symbols of targets that the tokenizer lacks, the most frequent first; for pieces, the characters."""
+    unit = _recorded_unit(tokenizer)
+    if unit not in UNITS:
+        pieces = "sentencepiece" if boundaries(tokenizer).starts else "character"
+        unit = "phoneme" if isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer) else pieces
+    return [symbol for symbol, _ in missing_symbols(targets, tokenizer, unit).most_common() if symbol not in SEPARATORS]
+
+
+def _recorded_unit(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    return (tokenizer.init_kwargs.get("hfasr") or {}).get("unit")

@@ -74,7 +74,8 @@ def push_run(
 ) -> str:
     """Upload a run in one commit; the repository is made if it does not exist, and files that have not changed are not sent again.
 
-    Paths in recipe.json are shortened to their last part. The card is written anew for the repository's name.
+    Paths in recipe.json are shortened to their last part, and results.json loses the rates of single speakers. The card is written anew
+    for the repository's name.
 
     Args:
         run_folder: a finished run.
@@ -117,11 +118,23 @@ def push_run(
 
 def _public_content(path: Path, audio: bool) -> str | bytes:
     """What stands for a file in the repository: its path, or changed bytes."""
+    if path.name == "results.json":
+        return json.dumps(_without_speakers(read_json(path)), ensure_ascii=False, indent=1).encode()
     if path.name in ("recipe.json", "adapter_config.json"):
         return json.dumps(_without_paths(read_json(path)), ensure_ascii=False, indent=1).encode()
     if path.name == "report.html" and not audio:
         return public_copy(path.read_text(encoding="utf-8")).encode()
     return str(path)
+
+
+def _without_speakers(results: dict) -> dict:
+    """Results of splits without the groups that name speakers."""
+    return {
+        split: {**found, "groups": {column: groups for column, groups in found["groups"].items() if column != "speaker"}}
+        if isinstance(found, dict) and "groups" in found
+        else found
+        for split, found in results.items()
+    }
 
 
 def _without_paths(value):

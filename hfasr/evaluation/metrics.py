@@ -4,12 +4,13 @@ The classes `WER`, `CER`, `PER` and `PFER` stand in `evaluate_metrics`, because 
 Letters in shapes: N utterances.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from hfasr.evaluation.edits import align, check_pairs, confusions, count_errors, count_hits, count_tokens, pack_pairs
+from hfasr.evaluation.groups import group_places, known_seconds
 from hfasr.evaluation.phonetic import feature_edits
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "confusions",
     "error_rate",
     "evaluate_predictions",
+    "known_seconds",
     "phonetic_score",
     "score",
 ]
@@ -148,15 +150,38 @@ def confidence_interval(score: Score | PhoneticScore, level: float = 0.95, resam
         raise ValueError(f"level is {level}, expected a share above 0 and below 1, such as 0.95")
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}, expected at least 1")
-    count = len(score.utterance_errors)
+    return _interval(score.utterance_errors, score.utterance_lengths, level, resamples, seed)
+
+
+def resample(counts: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+    """Sum counts over utterances drawn with replacement, as many as there are, the same ones for every kind of count.
+
+    Args:
+        counts: K kinds of counts `(K, N)`.
+        resamples: B sets to draw.
+
+    Returns:
+        float64 `(B, K)`.
+    """
+    kinds, utterances = counts.shape
     random = np.random.default_rng(seed)
-    rates = np.empty(resamples)
+    sums = np.empty((resamples, kinds))
     # At most some 4 million drawn indices at a time, whatever the number of utterances.
-    block = max(1, 4_000_000 // count)
+    block = max(1, 4_000_000 // utterances)
     for first in range(0, resamples, block):
-        drawn = random.integers(count, size=(min(block, resamples - first), count))
-        errors, lengths = score.utterance_errors[drawn].sum(axis=1), score.utterance_lengths[drawn].sum(axis=1)
-        rates[first : first + len(drawn)] = np.where(lengths > 0, errors / np.maximum(lengths, 1), errors)
+        drawn = random.integers(utterances, size=(min(block, resamples - first), utterances))
+        for kind in range(kinds):
+            sums[first : first + len(drawn), kind] = counts[kind].take(drawn).sum(axis=1)
+    return sums
+
+
+def resampled_rates(errors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Divide sums of errors by sums of lengths, both `(B,)`; without any length the rate is the number of errors, as in `Score`."""
+    return np.where(lengths > 0, errors / np.maximum(lengths, 1), errors)
+
+
+def _interval(errors: np.ndarray, lengths: np.ndarray, level: float, resamples: int, seed: int) -> tuple[float, float]:
+    rates = resampled_rates(*resample(np.stack([errors, lengths]), resamples, seed).T)
     low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -172,7 +197,8 @@ def evaluate_predictions(utterances: Iterable[dict], unit: str) -> dict[str, dic
 
     Returns:
         By split, in order of appearance: each rate, its 95 % interval as `<rate>_ci95`, hits, substitutions, deletions,
-        insertions, reference_length, utterances and seconds.
+        insertions, reference_length, utterances and seconds; and `groups`, rates with intervals, utterances and seconds of each group
+        of `group_places`.
 
     Raises:
         KeyError: a row without one of the first three.
@@ -184,34 +210,43 @@ def evaluate_predictions(utterances: Iterable[dict], unit: str) -> dict[str, dic
     return {name: _evaluate_split(rows, unit) for name, rows in splits.items()}
 
 
+def split_rates(rows: list[dict], unit: str) -> dict[str, Score | PhoneticScore]:
+    """Score the rows of one split by each rate that its unit has, as told in `evaluate_predictions`."""
+    references, hypotheses = [row["reference"] for row in rows], [row["hypothesis"] for row in rows]
+    rates = {RATE_NAMES[unit]: score(references, hypotheses, unit)}
+    if unit == "phoneme":
+        rates["pfer"] = phonetic_score(references, hypotheses)
+    elif unit == "word" or any(" " in reference.strip() for reference in references):
+        second = _SECOND_UNITS[unit]
+        rates[RATE_NAMES[second]] = score(references, hypotheses, second)
+    return rates
+
+
 def main_split(splits: Iterable[str]) -> str:
     """Return the split that stands for the model: the first one to test on, such as "test" or "test_clean", else the first."""
     splits = list(splits)
     return next((split for split in splits if split.startswith("test")), splits[0])
 
 
-def known_seconds(utterance: dict) -> float:
-    """Its `duration` in seconds; 0.0 where that is missing, None or NaN, as corpora mark an unknown one."""
-    duration = utterance.get("duration")
-    return float(duration) if duration is not None and duration == duration else 0.0
-
-
 def _evaluate_split(rows: list[dict], unit: str) -> dict:
-    references, hypotheses = [row["reference"] for row in rows], [row["hypothesis"] for row in rows]
-    first = score(references, hypotheses, unit)
-    rates = {RATE_NAMES[unit]: first}
-    if unit == "phoneme":
-        rates["pfer"] = phonetic_score(references, hypotheses)
-    elif unit == "word" or any(" " in reference.strip() for reference in references):
-        second = _SECOND_UNITS[unit]
-        rates[RATE_NAMES[second]] = score(references, hypotheses, second)
+    rates = split_rates(rows, unit)
+    first, everywhere = rates[RATE_NAMES[unit]], np.arange(len(rows))
+    counts = {name: getattr(first, name) for name in ("hits", "substitutions", "deletions", "insertions", "reference_length")}
+    groups = {
+        column: {name: _rates_at(rates, places, rows) for name, places in members.items()} for column, members in group_places(rows).items()
+    }
+    return _rates_at(rates, everywhere, rows) | counts | {"groups": groups}
+
+
+def _rates_at(rates: Mapping[str, Score | PhoneticScore], places: np.ndarray, rows: list[dict]) -> dict:
+    """Rates and intervals of some rows of a split, and how many and how long they are."""
     results = {}
     for name, rate in rates.items():
-        results[name] = rate.rate
-        results[f"{name}_ci95"] = list(confidence_interval(rate))
-    for name in ("hits", "substitutions", "deletions", "insertions", "reference_length"):
-        results[name] = getattr(first, name)
-    return results | {"utterances": len(rows), "seconds": round(sum(map(known_seconds, rows)), 3)}
+        errors, lengths = rate.utterance_errors[places], rate.utterance_lengths[places]
+        results[name] = _divide(errors.sum().item(), lengths.sum().item())
+        results[f"{name}_ci95"] = list(_interval(errors, lengths, 0.95, 1000, 0))
+    seconds = round(sum(known_seconds(rows[place]) for place in places.tolist()), 3)
+    return results | {"utterances": len(places), "seconds": seconds}
 
 
 def _divide(errors: float, length: int) -> float:

@@ -11,13 +11,12 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from pathlib import Path
 from unicodedata import normalize
 
 from hfasr.audio import load_audio, write_audio
 from hfasr.evaluation.edits import WORD_BAR, align_tokens, split_tokens
-from hfasr.evaluation.metrics import confidence_interval, evaluate_predictions, known_seconds, main_split, score
+from hfasr.evaluation.metrics import RATE_NAMES, evaluate_predictions, known_seconds, main_split
 from hfasr.files import write_text
 from hfasr.text.phonetic_features import FEATURES, feature_vector, is_known, to_ipa
 
@@ -27,7 +26,6 @@ _CONFUSIONS = 25
 _EXAMPLES = 4
 _CONTEXT_TOKENS = 4
 _GROUP_ROWS = 20
-_DURATION_EDGES_SECONDS = (0, 2, 4, 6, 8, 10, 15, 20, 30, float("inf"))
 _LONGEST_CLIP_SECONDS = 60
 _NEEDED = ("split", "id", "text", "reference", "hypothesis", "duration")
 _RATE_TITLES = {
@@ -54,8 +52,8 @@ def write_report(
 
     Args:
         path: the file; it is written under a temporary name and renamed.
-        utterances: dicts with split, id, text, reference, hypothesis and duration in seconds; optional speaker, gender, accent
-            and audio (anything `load_audio` takes). Errors are shown for the split "test", or the first if there is none.
+        utterances: dicts with split, id, text, reference, hypothesis and duration in seconds; optional speaker, gender, accent,
+            source and audio (anything `load_audio` takes). Errors are shown for the split "test", or the first if there is none.
         unit: "phoneme", "character" or "word", what references and hypotheses consist of.
         title: heading of the page.
         details: facts about the run, shown under the heading as they are.
@@ -95,7 +93,7 @@ def write_report(
         results=results,
         heat_map=None if unit == "word" else _heat_map(_count_pairs(analysed), unit),
         confusions=_top_confusions(analysed, unit),
-        groups=_groups(analysed, unit),
+        groups=_groups(results[split]["groups"], RATE_NAMES[unit]),
         worst=shown,
         typical=evenly,
         exact=sum(row["errors"] == 0 for row in analysed),
@@ -251,36 +249,21 @@ def _phonetic_order(symbol: str) -> tuple:
     return (not is_known(symbol), manner, place, depth, vector["voiced"], vector["long"], symbol)
 
 
-def _groups(analysed: list[dict], unit: str) -> list[dict]:
-    """Rate by duration and by each of gender, accent and speaker that the utterances name, the worst groups first."""
+def _groups(results: dict[str, dict[str, dict]], rate: str) -> list[dict]:
+    """Tables of one rate by group, of columns other than the duration the worst groups first."""
     tables = []
-    by_duration = defaultdict(list)
-    for row in analysed:
-        edge = next(edge for edge in reversed(_DURATION_EDGES_SECONDS) if edge <= known_seconds(row))
-        by_duration[edge].append(row)
-    ends = dict(pairwise(_DURATION_EDGES_SECONDS))
-    labels = {edge: f"{edge} to {ends[edge]} s" if ends[edge] < float("inf") else f"{edge} s and more" for edge in ends}
-    tables.append(
-        {"name": "duration", "rows": [_group(labels[edge], by_duration[edge], unit) for edge in sorted(by_duration)], "left_out": 0}
-    )
-    for key in ("gender", "accent", "speaker"):
-        members = defaultdict(list)
-        for row in analysed:
-            if row.get(key):
-                members[str(row[key])].append(row)
-        if members:
-            rows = sorted((_group(_shorten(name), rows, unit) for name, rows in members.items()), key=lambda group: -group["rate"])
-            tables.append({"name": key, "rows": rows[:_GROUP_ROWS], "left_out": max(0, len(rows) - _GROUP_ROWS)})
+    for column, groups in results.items():
+        rows = [
+            {"name": _shorten(name), "utterances": found["utterances"], "seconds": found["seconds"], "rate": found[rate]}
+            | dict(zip(("low", "high"), found[f"{rate}_ci95"], strict=True))
+            for name, found in groups.items()
+        ]
+        if column != "duration":
+            rows.sort(key=lambda group: -group["rate"])
+        tables.append({"name": column, "rows": rows[:_GROUP_ROWS], "left_out": max(0, len(rows) - _GROUP_ROWS)})
     # Bars of all tables share one scale, so that they can be compared.
     widest = max((group["high"] for table in tables for group in table["rows"]), default=0.0) or 1.0
     return [table | {"widest": widest} for table in tables]
-
-
-def _group(name: str, rows: list[dict], unit: str) -> dict:
-    found = score([row["reference"] for row in rows], [row["hypothesis"] for row in rows], unit)
-    low, high = confidence_interval(found)
-    seconds = sum(map(known_seconds, rows))
-    return {"name": name, "utterances": len(rows), "seconds": seconds, "rate": found.rate, "low": low, "high": high}
 
 
 def _shorten(name: str) -> str:

@@ -1,59 +1,110 @@
 """Transcriber: a checkpoint and audio in any form -> transcripts.
 
-Shapes: N utterances, S samples, F mel frames, T output frames, V vocabulary.
+Shapes: N utterances, S samples, T output frames, V vocabulary.
 """
 
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from hfasr.audio import SAMPLING_RATE, audio_duration, load_audio
-from hfasr.decoding.greedy import best_path, labels_to_text
+from hfasr.audio import AudioError
+from hfasr.decoding.confidence import Confidence
+from hfasr.decoding.greedy import GreedyDecoder
+from hfasr.decoding.hypothesis import Hypothesis, Token, TokenSpan
+from hfasr.decoding.words import boundaries
+from hfasr.inference.batches import Long, Reader, Ready, Source, Unreadable, path_of
 from hfasr.inference.engine import TorchEngine
 from hfasr.inference.transcript import Transcript
+from hfasr.inference.units import as_transcript, symbols_of
+from hfasr.inference.windows import SPLITS, WINDOW_SECONDS, transcribe_long
 
 _BATCH_SECONDS = {"cuda": 320.0, "cpu": 60.0}
-_Source = str | os.PathLike | bytes | bytearray | np.ndarray | dict
+# sorted together: the more, the less padding; the fewer, the sooner there are results
+_POOL = {"cuda": 4096, "cpu": 512}
+_MOST_WORKERS = 12
+_IN_FLIGHT = 2
+
+
+class Decoder(Protocol):
+    """Whatever finds tokens in log-probabilities, such as a GreedyDecoder or a BeamDecoder."""
+
+    def decode(self, log_probs: torch.Tensor, lengths: torch.Tensor) -> list[list[Hypothesis]]:
+        """Return for each of `(B, T, V)`, of which `(B,)` frames are valid, its n best, at least one."""
 
 
 class Transcriber:
-    """Transcribe utterances with a CTC model.
+    """Transcribe recordings of any length with a CTC model.
 
-    A transcript does not depend on what else is in its batch, but for rounding. For families in which padding changes the
-    logits, such as wav2vec2-base with its group norm, only utterances of equal length share a batch, mostly one by one.
-
-    Computes in bfloat16 (autocast) on CUDA devices that have it, else in the precision of the model's weights.
+    A transcript does not depend on what else is in its batch, but for rounding. A recording longer than a window is
+    transcribed window by window and without its long silences, in constant memory.
 
     Args:
-        model: Checkpoint folder, Hub name or .nemo file, for `load_model`, or a pair of model and processor. The model of a pair is
-            put in evaluation mode, and moved if a device is given.
+        model: Checkpoint folder, Hub name or .nemo file, for `load_model`; a pair of model and processor, of which the model is
+            put in evaluation mode, and moved if a device is given; or an engine.
+        device: Such as "cpu", "cuda" or "cuda:1". None takes CUDA if there is one, and leaves the model of a pair where it is.
         batch_seconds: Largest rows x longest of a batch, in seconds; an utterance that is longer makes a batch by itself. None
             takes 320 on CUDA, 60 elsewhere.
-        device: Such as "cpu", "cuda" or "cuda:1". None takes CUDA if there is one, and leaves the model of a pair where it is.
+        decoder: A decoder, or a function of the engine that makes one: `lambda engine: BeamDecoder(engine.tokenizer, engine.blank)`.
+            None takes the best path.
+        window_seconds: Longest recording that the network hears whole, and what it hears at once of a longer one.
+        split: Where long recordings are cut, "windows", which overlap, or "silence".
+        num_workers: Processes that decode files, where these are many; 0 for a thread. None takes 0 on a CPU, whose cores the
+            network needs, else two less than there are cores, at most 12.
+        compile: "auto", "off", "dynamic" or "static", as for `TorchEngine`.
+        confidence: Measure of the best path's confidence, `max`, `tsallis` or `gibbs`, or a `Confidence`; its defaults when None. A
+            decoder that is given has its own.
+
+    Attributes:
+        engine: The network.
+        symbols: What the symbols of transcripts are, "phonemes", "characters" or "pieces".
 
     Raises:
         FileNotFoundError, OSError: There is no such model.
-        ValueError: The model has no CTC head or no tokenizer, or is not for 16 kHz, there is no such device, or `batch_seconds` is
-            not positive.
+        ValueError: The model has no CTC head or no tokenizer, or is not for 16 kHz, there is no such device, or an option is not
+            among its values.
     """
 
     def __init__(
         self,
-        model: str | os.PathLike | tuple[PreTrainedModel, ProcessorMixin],
+        model: str | os.PathLike | tuple[PreTrainedModel, ProcessorMixin] | TorchEngine,
         *,
-        batch_seconds: float | None = None,
         device: str | torch.device | None = None,
+        batch_seconds: float | None = None,
+        decoder: Decoder | Callable[[TorchEngine], Decoder] | None = None,
+        window_seconds: float = WINDOW_SECONDS,
+        split: str = "windows",
+        num_workers: int | None = None,
+        compile: str = "auto",
+        confidence: str | Confidence | None = None,
     ):
-        if batch_seconds is not None and not batch_seconds > 0:
-            raise ValueError(f"batch_seconds is {batch_seconds:g}, expected seconds of audio above 0, such as {_BATCH_SECONDS['cpu']:g}")
-        self.engine = TorchEngine(model, device=device)
-        self.batch_seconds = batch_seconds or _BATCH_SECONDS.get(self.engine.device.type, _BATCH_SECONDS["cpu"])
+        _check(batch_seconds, window_seconds, split, num_workers, decoder, confidence)
+        if isinstance(model, TorchEngine) and (device is not None or compile != "auto"):
+            raise ValueError("device and compile are settings of the engine; give them to it, not to the Transcriber")
+        self.engine = model if isinstance(model, TorchEngine) else TorchEngine(model, device=device, compile=compile)
+        self.symbols = symbols_of(self.engine.tokenizer)
+        kind = self.engine.device.type
+        self.batch_seconds = batch_seconds or _BATCH_SECONDS.get(kind, _BATCH_SECONDS["cpu"])
+        if decoder is None:
+            decoder = GreedyDecoder(self.engine.blank, confidence or Confidence())
+        self.decoder: Decoder = decoder if hasattr(decoder, "decode") else decoder(self.engine)
+        self._aggregate = getattr(getattr(self.decoder, "confidence", None), "aggregate", Confidence.aggregate)
+        self._long = {"split": split, "window_seconds": window_seconds, "batch_seconds": self.batch_seconds}
+        workers = num_workers if num_workers is not None else 0 if kind == "cpu" else min(_MOST_WORKERS, max(0, _cores() - 2))
+        self._reader = Reader(
+            self.engine,
+            batch_seconds=self.batch_seconds,
+            longest_seconds=window_seconds,
+            num_workers=workers,
+            pool=_POOL.get(kind, _POOL["cpu"]),
+        )
 
-    def __call__(self, inputs: Iterable[_Source]) -> list[Transcript]:
-        """Transcribe utterances; one that cannot be read does not stop the others.
+    def __call__(self, inputs: Iterable[Source]) -> list[Transcript]:
+        """Transcribe recordings; one that cannot be read does not stop the others.
 
         Args:
             inputs: N of what `load_audio` takes: paths, encoded bytes, waveforms `(S,)` in [-1, 1] at 16 kHz, or audio dicts. An
@@ -63,76 +114,114 @@ class Transcriber:
             N transcripts in the order of the inputs.
 
         Raises:
-            TypeError: `inputs` is one utterance, or one of them is none of these.
+            TypeError: `inputs` is one recording, or one of them is none of these.
         """
-        if isinstance(inputs, _Source):
+        found = dict(self.iter(inputs))
+        return [found[place] for place in range(len(found))]
+
+    def iter(self, inputs: Iterable[Source]) -> Iterator[tuple[int, Transcript]]:
+        """Transcribe recordings, however many, and yield each when it is done.
+
+        Args:
+            inputs: As for a call; they are taken as they are needed, some hundred or thousand ahead.
+
+        Yields:
+            The place of an input, counted from 0, and its transcript. Of those that are taken together the long ones come first.
+
+        Raises:
+            TypeError: `inputs` is one recording, or one of them is none of these.
+            ValueError: A process that decodes was killed.
+        """
+        if isinstance(inputs, Source):
             raise TypeError(f"expected a list of utterances, found one {type(inputs).__name__}; give it in a list: transcriber([…])")
-        inputs = list(inputs)
-        for place, source in enumerate(inputs):
-            if not isinstance(source, _Source):
-                raise TypeError(f"input {place} is {type(source).__name__}, expected a path, bytes, a NumPy array or an audio dict")
-        transcripts: list[Transcript | None] = [None] * len(inputs)
-        durations = {}
-        for place, source in enumerate(inputs):
-            try:
-                durations[place] = _duration(source)
-            except Exception as error:  # whatever a damaged header leads to
-                transcripts[place] = _unreadable(source, error)
-        # files are decoded batch by batch, so only the waveforms of one batch are held
-        for places in sorted_batches(durations, self.batch_seconds):
-            waveforms = {}
-            for place in places:
-                try:
-                    waveforms[place] = load_audio(inputs[place])
-                except Exception as error:
-                    transcripts[place] = _unreadable(inputs[place], error)
-            for place, text in self._texts(waveforms).items():
-                transcripts[place] = Transcript(text, _path(inputs[place]), len(waveforms[place]) / SAMPLING_RATE)
-        return transcripts
+        return self._iter(inputs)
 
-    def _texts(self, waveforms: dict[int, np.ndarray]) -> dict[int, str]:
-        """Transcribe the waveforms `(S,)` of one batch, in several where their headers told other lengths than they have."""
-        seconds = {place: len(waveform) / SAMPLING_RATE for place, waveform in waveforms.items()}
-        texts = {}
-        for places in sorted_batches(seconds, self.batch_seconds, equal=self.engine.equal_lengths):
-            log_probs, lengths = self.engine.log_probs([waveforms[place] for place in places])
-            for place, tokens in zip(places, best_path(log_probs, lengths, blank=self.engine.blank), strict=True):
-                texts[place] = labels_to_text([token.id for token in tokens], self.engine.tokenizer)
-        return texts
+    def _iter(self, inputs: Iterable[Source]) -> Iterator[tuple[int, Transcript]]:
+        # the host finishes one batch while the device computes the next
+        with ThreadPoolExecutor(1) as finishing:
+            pending: deque[Future] = deque()
+            for item in self._reader.read(inputs):
+                if isinstance(item, Ready):
+                    pending.append(finishing.submit(self._finish, item, *self._forward(item)))
+                # the decoder serves one thread at a time
+                while pending and (len(pending) > _IN_FLIGHT or isinstance(item, Long)):
+                    yield from pending.popleft().result()
+                if isinstance(item, Long):
+                    yield item.place, self._transcribe_long(item)
+                elif isinstance(item, Unreadable):
+                    yield item.place, Transcript("", path_of(item.source), 0.0, item.reason)
+            while pending:
+                yield from pending.popleft().result()
+
+    def _forward(self, item: Ready) -> tuple[torch.Tensor, torch.Tensor]:
+        try:
+            return self.engine.forward(item.batch)
+        except torch.OutOfMemoryError as error:
+            seconds = len(item.seconds) * max(item.seconds)
+            raise ValueError(
+                f"a batch of {seconds:.0f} s does not fit the memory of {self.engine.device}; "
+                f"give a batch_seconds (--batch-seconds) below {self.batch_seconds:g}"
+            ) from error
+
+    @torch.inference_mode()
+    def _finish(self, item: Ready, log_probs: torch.Tensor, lengths: torch.Tensor) -> list[tuple[int, Transcript]]:
+        rows = zip(item.places, item.paths, item.seconds, self.decoder.decode(log_probs, lengths), strict=True)
+        return [(place, self._transcript(hypotheses, path, seconds)) for place, path, seconds, hypotheses in rows]
+
+    def _transcribe_long(self, item: Long) -> Transcript:
+        path = path_of(item.source)
+        try:
+            segments = transcribe_long(self.engine, self.decoder, item.source, **self._long)
+            pieces = [(first, hypotheses[0]) for first, hypotheses in segments]
+        except (AudioError, OSError) as error:
+            return Transcript("", path, 0.0, str(error))
+        separator = min(boundaries(self.engine.tokenizer).separators, default=None) if self._long["split"] == "silence" else None
+        return self._transcript([_joined(pieces, separator)], path, item.seconds)
+
+    def _transcript(self, hypotheses: Sequence[Hypothesis], path: str | None, seconds: float) -> Transcript:
+        engine = self.engine
+        return as_transcript(hypotheses, engine.tokenizer, engine.grid, path=path, duration=seconds, aggregate=self._aggregate)
 
 
-def sorted_batches(seconds: dict[int, float], batch_seconds: float, *, equal: bool = False) -> list[list[int]]:
-    """Sort utterances from long to short and cut them into batches.
+def _check(batch_seconds, window_seconds, split, num_workers, decoder, confidence) -> None:
+    if batch_seconds is not None and not batch_seconds > 0:
+        raise ValueError(f"batch_seconds is {batch_seconds:g}, expected seconds of audio above 0, such as {_BATCH_SECONDS['cpu']:g}")
+    if not window_seconds > 0:
+        raise ValueError(f"window_seconds is {window_seconds:g}, expected seconds of audio above 0, such as {WINDOW_SECONDS:g}")
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+    if num_workers is not None and num_workers < 0:
+        raise ValueError(f"num_workers is {num_workers}, expected a number of processes, or 0 for a thread")
+    if decoder is not None and confidence is not None:
+        raise ValueError("decoder and confidence exclude each other: give the decoder its measure of confidence")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _joined(pieces: Sequence[tuple[int, Hypothesis]], separator: int | None) -> Hypothesis:
+    """Join the hypotheses of segments that follow each other.
 
     Args:
-        seconds: Length of each utterance, by its place.
-        batch_seconds: Largest rows x longest of a batch of more than one row.
-        equal: Whether the rows of a batch must be of one length.
-
-    Returns:
-        The places of each batch.
+        pieces: Each with its first frame.
+        separator: Label that is put between two segments, unless one is there; None where segments may begin within a word.
     """
-    batches: list[list[int]] = []
-    for place in sorted(seconds, key=seconds.__getitem__, reverse=True):
-        longest = seconds[batches[-1][0]] if batches else 0.0
-        if batches and (len(batches[-1]) + 1) * longest <= batch_seconds and (seconds[place] == longest or not equal):
-            batches[-1].append(place)
-        else:
-            batches.append([place])
-    return batches
-
-
-def _duration(source: _Source) -> float:
-    """Return the seconds of an input, of a file those that its header tells."""
-    return max(source.shape, default=0) / SAMPLING_RATE if isinstance(source, np.ndarray) else audio_duration(source)
-
-
-def _path(source: _Source) -> str | None:
-    path = source.get("path") if isinstance(source, dict) else source
-    return os.fspath(path) if isinstance(path, str | os.PathLike) else None
-
-
-def _unreadable(source: _Source, error: Exception) -> Transcript:
-    expected = isinstance(error, (ValueError, OSError, TypeError))
-    reason = str(error) if expected else f"{_path(source) or type(source).__name__}: {type(error).__name__}: {error}"
-    return Transcript("", _path(source), 0.0, reason)
+    tokens: list[Token] = []
+    confidences: list[float] = []
+    words: list[TokenSpan] = []
+    for first, piece in pieces:
+        if separator is not None and tokens and piece.tokens and separator not in (tokens[-1].id, piece.tokens[0].id):
+            tokens.append(Token(separator, tokens[-1].end_frame, tokens[-1].end_frame))
+            confidences += [1.0] if piece.confidences else []
+        words += [TokenSpan(word.text, word.first + len(tokens), word.last + len(tokens)) for word in piece.words or ()]
+        tokens += [Token(token.id, token.start_frame + first, token.end_frame + first) for token in piece.tokens]
+        confidences += piece.confidences
+    found = [piece for _, piece in pieces]
+    return Hypothesis(
+        tuple(tokens),
+        sum(piece.score for piece in found),
+        tuple(confidences),
+        tuple(words) if found and found[0].words is not None else None,
+        " ".join(piece.text for piece in found if piece.text) if found and found[0].text is not None else None,
+    )

@@ -347,4 +347,12 @@ def input_lengths(processor: ProcessorMixin, samples: torch.Tensor) -> torch.Ten
     if isinstance(extractor, SeamlessM4TFeatureExtractor):
         # Kaldi's frames of 25 ms every 10 ms, stacked in pairs
         return ((samples - 400) // 160 + 1).clamp(min=0) // extractor.stride
+    # by name, for they need not be in every version of Transformers
+    kind = type(extractor).__name__
+    if kind == "ParakeetFeatureExtractor":
+        return samples // extractor.hop_length
+    if kind == "LasrFeatureExtractor":
+        return ((samples - extractor.win_length) // extractor.hop_length + 1).clamp(min=0)
+    if kind == "GraniteSpeech5FeatureExtractor":
+        return -(-(samples // extractor.hop_length) // extractor.frame_stacking)
     return samples

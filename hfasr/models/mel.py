@@ -28,6 +28,8 @@ WINDOWS = {
 STD_GUARD = 1e-5
 # frames per FFT call: the working set (about 4 kB a frame) stays in a core's cache
 FRAMES_PER_CALL = 512
+# on a GPU: few calls, each of some 100 MB
+_FRAMES_PER_CALL_ON_GPU = 65_536
 
 
 @lru_cache
@@ -46,6 +48,12 @@ def _mel_matrix(
     if mel_norm == "slaney":
         matrix *= 2 / (edges[2:] - edges[:-2])
     return torch.from_numpy(matrix).float()
+
+
+@lru_cache
+def _mel_matrix_on(device: torch.device, *options) -> torch.Tensor:
+    """`_mel_matrix` on a device, where it stays: each copy would make the host wait for the device."""
+    return _mel_matrix(*options).to(device)
 
 
 def _mel(hz: np.ndarray) -> np.ndarray:
@@ -184,6 +192,42 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
             data = {name: value.cpu().numpy() for name, value in data.items()}
         return BatchFeature(data, tensor_type=return_tensors)
 
+    def padded_features(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Compute the features of waveforms that are padded already, all rows at once: for a GPU, where a call for each row costs.
+
+        Args:
+            waveforms: (B, S), zeros past the end of each row.
+            lengths: samples of each row (B,), on the same device, each enough for a frame.
+
+        Returns:
+            `input_features` (B, F, M) on the device, those of a call but for rounding.
+        """
+        lead, window, hop = self._lead, self.window_length, self.hop_length
+        rows, samples = waveforms.shape
+        width = -(-(lead + samples + window) // hop) * hop
+        inside = torch.arange(samples, device=waveforms.device) < lengths[:, None]
+        signal = waveforms.new_zeros(rows * width + window)
+        # a view, for rows lie one behind the other as in _joined_signal
+        by_row = signal[: rows * width].view(rows, width)
+        by_row[:, lead : lead + samples] = waveforms
+        by_row[:, lead + 1 : lead + samples] -= self.preemphasis * waveforms[:, :-1]
+        by_row[:, lead : lead + samples] *= inside
+        if self.framing == "nemo24":
+            by_row[:, :lead] = by_row[:, lead + 1 : 2 * lead + 1].flip(1)
+            behind = torch.arange(window - lead, device=waveforms.device)
+            ends = lead + lengths[:, None]
+            by_row.scatter_(1, ends + behind, by_row.gather(1, ends - 2 - behind))
+        frames = self.frame_count(samples)
+        energies = self._log_energies(signal, _FRAMES_PER_CALL_ON_GPU)[: rows * width // hop].view(rows, -1, self.feature_size)[:, :frames]
+        valid = (torch.arange(frames, device=waveforms.device) < self.frame_count(lengths)[:, None])[:, :, None]
+        if self.normalize != "none":
+            over = (1,) if self.normalize == "per_feature" else (1, 2)
+            count = self.frame_count(lengths)[:, None, None] * (1 if self.normalize == "per_feature" else self.feature_size)
+            energies = (energies - (energies * valid).sum(over, keepdim=True) / count) * valid
+            deviation = (energies.square().sum(over, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+            energies = energies / (deviation + STD_GUARD)
+        return energies.masked_fill(~valid, self.padding_value)
+
     def frame_count(self, samples: int | torch.Tensor) -> int | torch.Tensor:
         """Valid mel frames F of a waveform of `samples` samples, or those of several, as a tensor of counts."""
         return samples // self.hop_length + (self.framing == "nemo24")
@@ -194,7 +238,8 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
 
     def mel_filters(self, device: str | torch.device = "cpu") -> torch.Tensor:
         """The mel filters, float32 (n_fft // 2 + 1, M)."""
-        return _mel_matrix(self.sampling_rate, self.n_fft, self.feature_size, self.low_hz, self.high_hz, self.mel_norm).to(device)
+        options = (self.sampling_rate, self.n_fft, self.feature_size, self.low_hz, self.high_hz, self.mel_norm)
+        return _mel_matrix_on(torch.device(device), *options)
 
     @property
     def _lead(self) -> int:
@@ -254,13 +299,13 @@ class MelFeatureExtractor(SequenceFeatureExtractor):
                 signal[end : end + tail] = signal[end - 1 - tail : end - 1].flip(0)
         return signal, first_frames
 
-    def _log_energies(self, signal: torch.Tensor) -> torch.Tensor:
+    def _log_energies(self, signal: torch.Tensor, frames_per_call: int = FRAMES_PER_CALL) -> torch.Tensor:
         """Natural log of mel energies (frames, M) of a signal (samples,), one frame per hop."""
         window, mel = self.window_samples(signal.device), self.mel_filters(signal.device)
         before = (self.n_fft - self.window_length) // 2
         after = self.n_fft - self.window_length - before
         energies = []
-        for frames in signal.unfold(0, self.window_length, self.hop_length).split(FRAMES_PER_CALL):
+        for frames in signal.unfold(0, self.window_length, self.hop_length).split(frames_per_call):
             # the place of the window changes no magnitude, but the rounding in near-silent frames: centred, it is NeMo's
             spectrum = torch.fft.rfft(functional.pad(frames * window, (before, after)))
             power = spectrum.real.square() + spectrum.imag.square()

@@ -42,6 +42,11 @@ class Lexicon:
         return len(self._entries)
 
     @property
+    def entries(self) -> dict[str, str]:
+        """Phonemes of each word, split by single spaces."""
+        return dict(self._entries)
+
+    @property
     def sha256(self) -> str:
         """Hash over the entries, whatever their order and the comments around them."""
         lines = sorted(f"{word}\t{phonemes}\n" for word, phonemes in self._entries.items())

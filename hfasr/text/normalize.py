@@ -86,7 +86,7 @@ class Normalizer:
     @property
     def record(self) -> dict[str, str]:
         """How the targets are made, for `target_record`."""
-        return {"normalizer": str(self.language)}
+        return {"normalizer": str(self.language)} | ({} if self._numbers is None else {"numbers": self._numbers})
 
     def _number_reader(self) -> NumberReader:
         def repair(word: str) -> str:

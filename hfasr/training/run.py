@@ -24,13 +24,12 @@ from transformers.utils import logging as transformers_logging
 from hfasr.corpora import is_embedded
 from hfasr.corpora.inspection.summary import describe
 from hfasr.corpora.leaks import Leaks, leaks
-from hfasr.corpora.rows import iter_values, plain
+from hfasr.corpora.rows import iter_values
 from hfasr.errors import user_errors
 from hfasr.evaluation.card import public_name, write_card
 from hfasr.evaluation.hub import check_push, push_run
-from hfasr.evaluation.metrics import evaluate_predictions
-from hfasr.evaluation.report import write_report
-from hfasr.files import write_jsonl, write_text
+from hfasr.evaluation.results import rate_lines, utterances_of, write_results
+from hfasr.files import write_json, write_jsonl
 from hfasr.text.vocabulary import missing_symbols
 from hfasr.training.adapters import saved_parameters
 from hfasr.training.arguments import CTCTrainingArguments
@@ -209,7 +208,7 @@ def record_run(
     quarantine = folder / "quarantine.jsonl"
     met_before = quarantine.read_text(encoding="utf-8").splitlines() if recipe.resume_from_checkpoint and quarantine.is_file() else []
     write_jsonl(quarantine, _deduplicated([*map(json.loads, met_before), *left_out, *trainer.dropped]))
-    _write_json(folder / "recipe.json", content)
+    write_json(folder / "recipe.json", content)
 
 
 def _rows_digest(trainer: CTCTrainer, tables: DatasetDict) -> str:
@@ -266,52 +265,30 @@ def finish_run(trainer: CTCTrainer, corpus: DatasetDict, splits: Iterable[str] =
     utterances, splits = [], dict.fromkeys(splits)
     for split in splits:
         if split in corpus and len(corpus[split]):
-            utterances += _utterances(split, corpus[split], trainer.transcribe(corpus[split]))
+            utterances += utterances_of(split, corpus[split], trainer.transcribe(corpus[split]))
     # a process that ends while another still waits for its last answer breaks the connection under it
     trainer.accelerator.wait_for_everyone()
     if not recipe.should_save:
         return {}
     quarantine = folder / "quarantine.jsonl"
     write_jsonl(quarantine, _deduplicated([json.loads(line) for line in quarantine.read_text(encoding="utf-8").splitlines()]))
-    results = {
-        **evaluate_predictions(utterances, trainer.unit),
+    run = {
         "espeak_version": trainer.processing_class.tokenizer.init_kwargs["hfasr"].get("espeak_version"),
         "train_seconds": round(trainer.train_seconds, 1),
         "updates": trainer.state.global_step,
         "speed": trainer.speed,
     }
-    _write_json(folder / "results.json", results)
-    write_jsonl(folder / "predictions.jsonl", utterances)
-    write_report(folder / "report.html", utterances, unit=trainer.unit, title=folder.name, details=_details(folder, results))
+    results = write_results(folder, utterances, trainer.unit, title=folder.name, details=_details(folder, run), more=run)
     write_card(folder)
     if recipe.push_to_hub:
         push_run(folder, recipe.hub_model_id, private=bool(recipe.hub_private_repo), token=recipe.hub_token)
-    for split in splits:
-        if split in results:
-            rates = ", ".join(
-                f"{name.upper()} {100 * results[split][name]:.2f} %" for name in ("per", "wer", "cer", "pfer") if name in results[split]
-            )
-            logger.info("%s: %s on %d utterances", split, rates, results[split]["utterances"])
+    for line in rate_lines(results):
+        logger.info("%s", line)
     logger.info("trained in %.0f s; checkpoint, report.html and README.md are in %s", trainer.train_seconds, folder)
     return results
 
 
-def _utterances(split: str, rows, hypotheses: list[str]) -> list[dict]:
-    rows = plain(rows)
-    kept = [name for name in ("id", "text", "duration", "speaker", "gender", "accent", "source") if name in rows.column_names]
-    return [
-        {
-            "split": split,
-            **{name: row[name] for name in kept},
-            "reference": row["target"],
-            "hypothesis": hypothesis,
-            "audio": row["audio"]["path"],
-        }
-        for row, hypothesis in zip(rows, hypotheses, strict=True)
-    ]
-
-
-def _details(folder: Path, results: dict) -> dict[str, str]:
+def _details(folder: Path, run: dict) -> dict[str, str]:
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     train = recipe["corpus"]["splits"].get("train")
     corpus = "embedded (synthetic speech)" if recipe["synthetic"] else public_name(recipe["corpus"]["name"])
@@ -323,17 +300,13 @@ def _details(folder: Path, results: dict) -> dict[str, str]:
         "Model": f"{recipe['model_type']}, {recipe['parameters'] / 1e6:.2f} M parameters, from {public_name(recipe['base_model'])}",
         "Corpus": f"{corpus}, {size}, {recipe['corpus']['left_out']} left out",
         "Targets": f"{targets['unit']}s" + (f" of {' and '.join(makers)}" if makers else ""),
-        "Training": f"{results['updates']} updates in {results['train_seconds'] / 60:.1f} minutes, {recipe['hardware']}",
+        "Training": f"{run['updates']} updates in {run['train_seconds'] / 60:.1f} minutes, {recipe['hardware']}",
     }
 
 
 def _deduplicated(records: list[dict]) -> list[dict]:
     """Workers of several processes and epochs may have met the same clip."""
     return list({(record["id"], record["reason"]): record for record in reversed(records)}.values())[::-1]
-
-
-def _write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def _plain_arguments(recipe: CTCTrainingArguments) -> dict:

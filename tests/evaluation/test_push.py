@@ -120,7 +120,12 @@ def run(tmp_path):
             {"unit": "phoneme", "language": "ky", "corpus": {"name": "/home/asel/ky", "splits": {}}, "base_model": "quartznet-small",
              "model_type": "quartznet", "arguments": {"output_dir": "/home/asel/runs/ky_phoneme", "learning_rate": 0.005}}
         ),
-        "results.json": json.dumps({"test": {"per": 0.1, "utterances": 1, "seconds": 1.0}}),
+        "results.json": json.dumps(
+            {
+                "test": {"per": 0.1, "utterances": 1, "seconds": 1.0, "groups": {"gender": {"male": {}}, "speaker": {"Ainura": {}}}},
+                "unit": "phoneme",
+            }
+        ),
         "config.json": "{}",
         "model.safetensors": "weights" * 100,
         "predictions.jsonl": "/home/asel/clip.mp3",
@@ -169,6 +174,9 @@ def test_push_arrives_without_what_is_private(hub, run):
     assert recipe["arguments"] == {"output_dir": "ky_phoneme", "learning_rate": 0.005}
     assert 'checkpoint = "asel/ky-phonemes"' in ModelCard(hub.files["README.md"].decode()).text
     assert "/home/asel" in (run / "recipe.json").read_text()
+    results = json.loads(hub.files["results.json"])
+    assert results["test"].pop("groups") == {"gender": {"male": {}}}  # the rates of single speakers stay here
+    assert results == {"test": {"per": 0.1, "utterances": 1, "seconds": 1.0}, "unit": "phoneme"}
 
 
 @pytest.mark.parametrize(

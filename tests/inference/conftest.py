@@ -6,6 +6,7 @@ import torch
 from transformers import SEWConfig, UniSpeechConfig, Wav2Vec2BertConfig, Wav2Vec2Config
 
 from hfasr.audio import write_audio
+from hfasr.models.citrinet import CitrinetConfig
 from hfasr.models.load import load_model
 from hfasr.models.quartznet import QuartzNetConfig
 from hfasr.text.vocabulary import build_tokenizer
@@ -36,6 +37,7 @@ def build_model(tokenizer):
     ]
     configs = {
         "quartznet": lambda: QuartzNetConfig(blocks=blocks),
+        "citrinet": lambda: CitrinetConfig(blocks=blocks, num_mel_bins=80),
         "unispeech": lambda: UniSpeechConfig(**RAW, **LAYER_NORM),
         "wav2vec2-bert": lambda: Wav2Vec2BertConfig(
             **TINY, vocab_size=len(tokenizer), feature_projection_input_dim=160, conv_depthwise_kernel_size=5

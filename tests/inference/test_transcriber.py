@@ -1,16 +1,23 @@
 """Transcriber against one utterance at a time through the processor and the model by hand."""
 
 import io
-from itertools import groupby
+import multiprocessing
+import os
+import signal
+from itertools import groupby, pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from hfasr.audio import load_audio, write_audio
-from hfasr.inference.transcriber import Transcriber, sorted_batches
-from hfasr.inference.transcript import Transcript
-from hfasr.models.mel import MelFeatureExtractor
+from hfasr.decoding.confidence import Confidence
+from hfasr.decoding.greedy import labels_to_text
+from hfasr.decoding.hypothesis import Hypothesis, Token, TokenSpan
+from hfasr.inference.batches import sorted_batches
+from hfasr.inference.engine import TorchEngine
+from hfasr.inference.transcriber import Transcriber
+from hfasr.inference.windows import transcribe_long
 
 
 @torch.no_grad()
@@ -38,8 +45,7 @@ def test_a_transcript_is_that_of_the_utterance_alone(family, build_model, wavefo
         transcripts = Transcriber((model, processor), batch_seconds=batch_seconds)(waveforms)
         assert [transcript.text for transcript in transcripts] == expected
         if batch_seconds == 1e6:
-            exact = family in ("quartznet", "unispeech", "wav2vec2-bert")
-            assert [rows for rows, _ in shapes] == ([7] if exact else [1, 1, 1, 2, 1, 1])
+            assert [rows for rows, _ in shapes] == [7]
         if batch_seconds == 0.01:
             assert {rows for rows, _ in shapes} == {1}
 
@@ -54,7 +60,8 @@ def test_files_bytes_and_arrays_in_any_order(checkpoint, build_model, waveforms,
     pair = build_model("quartznet")
     paths = [flac, None, None, str(wav), str(mp3), f"{wav}#t=0.25,0.75", None]
     for transcript, path, waveform in zip(transcripts, paths, loaded, strict=True):
-        assert transcript == Transcript(by_hand(*pair, waveform), path, len(waveform) / 16_000)
+        found = (transcript.text, transcript.path, transcript.duration, transcript.error)
+        assert found == (by_hand(*pair, waveform), path, len(waveform) / 16_000, None)
 
 
 def test_what_cannot_be_read_stops_nothing(checkpoint, waveforms, recordings, tmp_path):
@@ -89,17 +96,130 @@ def test_a_nemo_file_says_what_nemo_says(shared, name):
     assert [transcript.text for transcript in transcripts] == reference["transcribe_text_bs4"].tolist()
 
 
-def test_text_is_what_the_tokenizer_gives(build_model, waveforms):
-    class Shouting:
-        def decode(self, labels, **options):
-            return f"  {len(labels)} "
-
+def test_words_and_symbols_have_times(build_model, waveforms):
     model, processor = build_model("quartznet")
-    processor.tokenizer, tokenizer = Shouting(), processor.tokenizer
-    text = Transcriber((model, processor))(waveforms[:1])[0].text
-    processor.tokenizer = tokenizer
-    assert text.startswith("  ")
-    assert text.endswith(" ")
+    with torch.no_grad():
+        logits = model(**processor(waveforms[0], sampling_rate=16_000, return_tensors="pt")).logits[0]
+    probabilities, frame = logits.softmax(-1), 0.02
+    symbols = {index: symbol for symbol, index in processor.tokenizer.get_vocab().items()}
+    expected, words, place = [], [[]], 0
+    for label, frames in groupby(logits.argmax(-1).tolist()):
+        count = len(list(frames))
+        if symbols[label] == "|":
+            words.append([])
+        elif label != model.config.pad_token_id:
+            best = probabilities[place : place + count, label].mean()
+            sure = float((best * len(symbols) - 1) / (len(symbols) - 1))
+            # frame t of a centred log-mel with stride 2 is centred on t x 20 ms
+            expected.append((symbols[label], max(0, place - 0.5) * frame, min((place + count - 0.5) * frame, 1.0), sure))
+            words[-1].append(expected[-1])
+        place += count
+    found = Transcriber((model, processor), confidence=Confidence("max", aggregate="mean"))(waveforms[:1])[0]
+    assert len(expected) > 10
+    for unit, (text, start, end, sure) in zip(found.symbols, expected, strict=True):
+        assert unit.text == text
+        assert (unit.start, unit.end, unit.confidence) == pytest.approx((start, end, sure), abs=1e-5)
+    words = [word for word in words if word]
+    for unit, word in zip(found.words, words, strict=True):
+        assert unit.text == "".join(symbol[0] for symbol in word)
+        assert (unit.start, unit.end) == pytest.approx((word[0][1], word[-1][2]))
+        assert unit.confidence == pytest.approx(np.mean([symbol[3] for symbol in word]), abs=1e-5)
+    assert found.text == " ".join(word.text for word in found.words)
+
+
+def test_what_a_decoder_tells_is_used(build_model, waveforms):
+    class Two:
+        def decode(self, log_probs, lengths):
+            tokens = (Token(5, 1, 2), Token(6, 2, 4), Token(7, 8, 9))
+            words = (TokenSpan("uno", 0, 2), TokenSpan("due", 2, 3))
+            return [[Hypothesis(tokens, -1.0, (), words, "uno due"), Hypothesis(tokens[:1], -2.5)] for _ in lengths]
+
+    engine = TorchEngine(build_model("quartznet"))
+    found = Transcriber(engine, decoder=lambda given: Two() if given is engine else None)(waveforms[:2])
+    first = engine.tokenizer.convert_ids_to_tokens(5)
+    assert [transcript.text for transcript in found] == ["uno due"] * 2
+    assert [(word.text, word.start, word.end, word.confidence) for word in found[0].words] == [
+        ("uno", pytest.approx(0.01), pytest.approx(0.07), None), ("due", pytest.approx(0.15), pytest.approx(0.17), None)
+    ]  # fmt: skip
+    assert [(reading.text, reading.score) for reading in found[0].readings] == [("uno due", -1.0), (first, -2.5)]
+
+
+def test_inputs_are_taken_as_they_are_needed(checkpoint, waveforms):
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield short[taken % 7]
+
+    short = [waveform[:2000] for waveform in waveforms]
+    transcriber = Transcriber(checkpoint, device="cpu", batch_seconds=5)
+    expected = transcriber(short)
+    found = {}
+    for place, transcript in transcriber.iter(endless()):
+        found[place] = transcript.text
+        if len(found) == 600:
+            break
+    assert taken <= 3 * 512
+    assert all(text == expected[(place + 1) % 7].text for place, text in found.items())
+
+
+def test_processes_read_what_a_thread_reads(checkpoint, waveforms, tmp_path):
+    files = []
+    for number in range(80):
+        files.append(tmp_path / f"{number}.flac")
+        write_audio(files[-1], waveforms[number % 6])
+    files[7].write_bytes(b"no audio")
+    expected = Transcriber(checkpoint, device="cpu", num_workers=0, batch_seconds=10)(files)
+    assert Transcriber(checkpoint, device="cpu", num_workers=2, batch_seconds=10)(files) == expected
+    assert expected[7].error
+    started = Transcriber(checkpoint, device="cpu", num_workers=2, batch_seconds=2).iter(files * 20)
+    next(started)
+    workers = [process for process in multiprocessing.active_children() if "ForkProcess" in process.name]
+    assert len(workers) == 2
+    os.kill(workers[0].pid, signal.SIGKILL)
+    with pytest.raises(ValueError, match=r"was killed.*num_workers"):
+        list(started)
+    started = Transcriber(checkpoint, device="cpu", num_workers=2, batch_seconds=2).iter(files)
+    next(started)
+    started.close()
+    assert not [process for process in multiprocessing.active_children() if "ForkProcess" in process.name]
+
+
+@pytest.mark.parametrize("split", ["windows", "silence"])
+def test_a_long_recording_is_transcribed_in_pieces(build_model, waveforms, split, tmp_path):
+    pause = np.zeros(32_000, np.float32)
+    recording = np.concatenate([part for place in range(24) for part in (waveforms[place % 6], pause)])
+    write_audio(tmp_path / "long.flac", recording)
+    transcriber = Transcriber(build_model("quartznet"), split=split, window_seconds=20)
+    short, long = transcriber([waveforms[0], tmp_path / "long.flac"])
+    assert short == transcriber([waveforms[0]])[0]
+    assert long.duration == len(recording) / 16_000 > 40
+    engine, labels, times = transcriber.engine, [], []
+    for first, hypotheses in transcribe_long(engine, transcriber.decoder, tmp_path / "long.flac", split=split, window_seconds=20):
+        labels.append([token.id for token in hypotheses[0].tokens])
+        times += [first + token.start_frame for token in hypotheses[0].tokens if token.id != engine.tokenizer.convert_tokens_to_ids("|")]
+    assert len(labels) > 1
+    assert [symbol.start for symbol in long.symbols] == pytest.approx([engine.grid.seconds(time) for time in times])
+    assert all(before.end <= after.start for before, after in pairwise(long.words))
+    if split == "windows":
+        assert long.text == labels_to_text([label for piece in labels for label in piece], engine.tokenizer)
+    else:
+        texts = [labels_to_text(piece, engine.tokenizer).strip() for piece in labels]
+        assert long.text.split() == " ".join(texts).split()
+
+
+def test_a_long_recording_that_is_cut_short_stops_nothing(checkpoint, waveforms, tmp_path):
+    write_audio(tmp_path / "long.wav", np.tile(waveforms[4], 40))
+    data = (tmp_path / "long.wav").read_bytes()
+    (tmp_path / "long.wav").write_bytes(data[: len(data) * 3 // 4])
+    transcriber = Transcriber(checkpoint, device="cpu")
+    bad, good = transcriber([tmp_path / "long.wav", waveforms[0]])
+    assert "cut short" in bad.error
+    assert (bad.text, bad.words, good.error) == ("", (), None)
+    with pytest.raises(ValueError, match="window_seconds"):  # no fault of the recording
+        Transcriber(transcriber.engine, window_seconds=1)([np.tile(waveforms[4], 2)])
 
 
 def test_wrong_arguments_are_told(checkpoint, build_model, waveforms, recordings):
@@ -112,6 +232,15 @@ def test_wrong_arguments_are_told(checkpoint, build_model, waveforms, recordings
     for seconds in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="batch_seconds is"):
             Transcriber(checkpoint, batch_seconds=seconds)
+    for options, message in (
+        ({"split": "words"}, "split is 'words'"), ({"window_seconds": 0}, "window_seconds is 0"),
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"decoder": transcriber.decoder, "confidence": "max"}, "exclude each other"), ({"confidence": "sure"}, "'sure'"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            Transcriber(checkpoint, **options)
+    with pytest.raises(ValueError, match="settings of the engine"):
+        Transcriber(transcriber.engine, device="cpu")
     for device in ("gpu", "cuda:64"):
         with pytest.raises(ValueError, match=f"device is '{device}'"):
             Transcriber(checkpoint, device=device)
@@ -136,10 +265,8 @@ def test_batches_hold_every_row_once_and_keep_the_budget(equal):
 
 @pytest.mark.gpu
 def test_cuda_gives_the_same_but_for_rounding(build_model, waveforms):
-    model, processor = build_model("quartznet")
-    assert isinstance(processor.feature_extractor, MelFeatureExtractor)
-    expected, lengths = Transcriber((model, processor))._logits(waveforms[:-1])
-    logits, found = Transcriber((model, processor), device="cuda")._logits(waveforms[:-1])
+    expected, lengths = TorchEngine(build_model("quartznet")).log_probs(waveforms[:-1])
+    log_probs, found = TorchEngine(build_model("quartznet"), device="cuda").log_probs(waveforms[:-1])
     assert found.tolist() == lengths.tolist()
     for row, frames in enumerate(lengths.tolist()):
-        assert (logits[row, :frames].float().cpu() - expected[row, :frames]).abs().mean() < 0.05
+        assert (log_probs[row, :frames].cpu() - expected[row, :frames]).abs().mean() < 0.05

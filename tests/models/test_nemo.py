@@ -510,14 +510,14 @@ def test_verb(tmp_path, capsys, monkeypatch):
 
 
 def test_verb_prints_nothing_raw(tmp_path, capsys):
-    from hfasr import cli
+    from hfasr.cli.models import import_nemo as verb
 
     def change(options: dict) -> None:
         options |= {"target": f"{NASTY}.EncDecCTCModel", "nemo_version": f"2.5{NASTY}"}
         options["spec_augment"]["_target_"] = NASTY
 
     write_nemo(tmp_path / "x.nemo", QUARTZNET, ["\x1b[2J", "\n", "ә", " ", "\u200c"], change=change)
-    cli.import_nemo(tmp_path / "x.nemo", tmp_path / "out")
+    verb(tmp_path / "x.nemo", tmp_path / "out")
     shown = capsys.readouterr().out
     assert all(line.isprintable() for line in shown.split("\n"))
     for expected in (

@@ -156,8 +156,8 @@ def run_on_ray(function: Callable, jobs: list, address: str, shared: Path, advan
     ray = require("ray", extra="ray")
     data = require("ray.data", extra="ray")
     nodes: dict[str, int] = {}
-    with _connected(ray, address):
-        _check_nodes(ray, shared)
+    with connected(ray, address):
+        check_nodes(ray, shared)
         items = data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
         done = items.map(_run_job, fn_args=(function,), num_cpus=1)
         done.context.enable_progress_bars = False
@@ -184,7 +184,7 @@ def _run_job(row: dict, function: Callable) -> dict:
 
 
 @contextmanager
-def _connected(ray: Any, address: str) -> Iterator[None]:
+def connected(ray: Any, address: str) -> Iterator[None]:
     """Connect to a cluster unless this process already is, and leave it again."""
     level = logging.getLogger("ray.data").level
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -213,7 +213,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
 
 
-def _check_nodes(ray: Any, shared: Path) -> None:
+def check_nodes(ray: Any, shared: Path) -> None:
     """Refuse a cluster in which a node that takes jobs does not see the folder."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

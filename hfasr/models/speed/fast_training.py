@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from operator import attrgetter
 
@@ -19,6 +19,7 @@ from torch import nn
 
 from .attention import needs_no_key_masks, relative_positions, rotary_positions, set_key_masks, with_fused_attention
 from .masks import feature_vector_mask, mask_hidden_states
+from .swap import swap
 from .trial import transformers_models, try_out
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,41 @@ def feature_encoder(model: nn.Module) -> nn.Module | None:
         if isinstance(getattr(encoder, "conv_layers", None), nn.ModuleList):
             return encoder
     return None
+
+
+def compiled_parts(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that are worth compiling: the layers and the convolutions over the waveform; none without known layers."""
+    waveform, layers = feature_encoder(model), encoder_layers(model)
+    return layers if waveform is None or not layers else [waveform, *layers]
+
+
+def raise_graph_limits() -> list[Callable[[], None]]:
+    """Let torch.compile make as many graphs as the parts of a model need, and return what takes that back."""
+    import torch._dynamo
+
+    config = torch._dynamo.config
+    limits = {"recompile_limit": _GRAPHS_OF_A_FUNCTION, "accumulated_recompile_limit": 4 * _GRAPHS_OF_A_FUNCTION}
+    undo = [partial(setattr, config, name, getattr(config, name)) for name in limits]
+    for name, limit in limits.items():
+        setattr(config, name, max(getattr(config, name), limit))
+    return undo
+
+
+def fast_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, object]]:
+    """Yield what may stand in for slow parts of a model: what part, for the log; a module, the name of an attribute and its value."""
+    for owner in transformers_models(model):
+        if hasattr(owner, "_mask_hidden_states"):
+            yield "time masks", owner, "_mask_hidden_states", types.MethodType(mask_hidden_states, owner)
+            # SEW and SEW-D make theirs on the device
+            if owner.config.model_type not in ("sew", "sew-d"):
+                yield "time masks", owner, "_get_feature_vector_attention_mask", types.MethodType(feature_vector_mask, owner)
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind == "WavLMAttention":
+            yield "attention", module, "__class__", with_fused_attention(type(module))
+        elif kind in _STAND_INS:
+            part, name, function = _STAND_INS[kind]
+            yield part, module, name, types.MethodType(function, module)
 
 
 def graphs_compiled() -> int:
@@ -169,47 +205,27 @@ class FastTraining:
             self._undo.pop()()
 
     def _replace(self, model: nn.Module) -> None:
+        for part, owner, name, value in fast_parts(model):
+            self._undo.append(swap(owner, name, value))
+            self.replaced += [part] if part not in self.replaced else []
         masked = False
         for owner in transformers_models(model):
-            if hasattr(owner, "_mask_hidden_states"):
-                self._put(owner, "_mask_hidden_states", mask_hidden_states)
-                self.replaced.append("time masks")
-                # SEW and SEW-D make theirs on the device
-                if owner.config.model_type not in ("sew", "sew-d"):
-                    self._put(owner, "_get_feature_vector_attention_mask", feature_vector_mask)
             if (before := set_key_masks(owner)) is not None:
                 self._undo.append(partial(owner.set_attn_implementation, before))
                 masked = True
-        found = ["attention masks"] if masked else []
-        for module in list(model.modules()):
-            kind = type(module).__name__
-            if kind == "WavLMAttention":
-                self._undo.append(partial(setattr, module, "__class__", type(module)))
-                module.__class__ = with_fused_attention(type(module))
-                found.append("attention")
-            elif kind in _STAND_INS:
-                part, name, function = _STAND_INS[kind]
-                self._put(module, name, function)
-                found.append(part)
-        self.replaced += dict.fromkeys(found)
-        if not found and _attends(model) and not needs_no_key_masks(model):
+        self.replaced += ["attention masks"] if masked else []
+        attention = set(self.replaced) - {"time masks"}
+        if not attention and _attends(model) and not needs_no_key_masks(model):
             self.kept.append("attention")
 
-    def _put(self, owner: nn.Module, name: str, function: Callable) -> None:
-        """Give one module a method of its own."""
-        before = vars(owner).get(name)
-        self._undo.append(partial(setattr, owner, name, before) if before is not None else partial(delattr, owner, name))
-        setattr(owner, name, types.MethodType(function, owner))
-
     def _compile(self, model: nn.Module, mode: str, autocast: torch.dtype | None, trial_seconds: float, backend: str) -> None:
-        waveform, layers = feature_encoder(model), encoder_layers(model)
-        if not layers:
+        if not (parts := compiled_parts(model)):
             logger.warning("%s is not compiled: its layers are not where those of known families are", type(model).__name__)
             self.kept.append("layers")
             return
-        self._raise_graph_limits()
+        self._undo += raise_graph_limits()
         undo_compiled = len(self._undo)
-        for module in ([] if waveform is None else [waveform]) + layers:
+        for module in parts:
             self._undo.append(partial(setattr, module, "_compiled_call_impl", module._compiled_call_impl))
             if hasattr(module, "_requires_grad"):
                 self._undo.append(partial(setattr, module, "_requires_grad", module._requires_grad))
@@ -227,15 +243,6 @@ class FastTraining:
             self.kept.append("layers")
             while len(self._undo) > undo_compiled:
                 self._undo.pop()()
-
-    def _raise_graph_limits(self) -> None:
-        import torch._dynamo
-
-        config = torch._dynamo.config
-        for name, limit in (("recompile_limit", _GRAPHS_OF_A_FUNCTION), ("accumulated_recompile_limit", 4 * _GRAPHS_OF_A_FUNCTION)):
-            before = getattr(config, name)
-            self._undo.append(partial(setattr, config, name, before))
-            setattr(config, name, max(before, limit))
 
 
 def _compile_in_place(module: nn.Module, dynamic: bool, backend: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from hfasr.audio import SAMPLING_RATE, load_audio, long_enough
-from hfasr.training.batches.front_ends import extract
+from hfasr.models.front_ends import extract
 from hfasr.training.batches.shapes import Shapes
 
 logger = logging.getLogger(__name__)

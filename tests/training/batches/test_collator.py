@@ -6,11 +6,11 @@ import torch
 from transformers import ParakeetFeatureExtractor, SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from hfasr.audio import load_audio, write_audio
+from hfasr.models.front_ends import extract
 from hfasr.models.load import load_model, output_lengths
 from hfasr.models.mel import MelFeatureExtractor
 from hfasr.text.vocabulary import build_tokenizer
 from hfasr.training.batches.collator import CTCCollator
-from hfasr.training.batches.front_ends import extract
 from hfasr.training.batches.inputs import input_of, model_inputs
 from hfasr.training.batches.shapes import Shapes
 from hfasr.training.loss import ctc_loss_sum

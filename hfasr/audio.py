@@ -21,7 +21,7 @@ from hfasr.paths import archived, open_bytes, read_bytes, segment_of, without_se
 SAMPLING_RATE = 16_000
 
 # WAV writers that stream leave the data size open with one of these; sox the second, arecord the fourth.
-_OPEN_WAV_SIZES = (0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFF - 36)
+OPEN_WAV_SIZES = (0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFF - 36)
 
 # bytes: 27 and a table of 255 before 255 times 255
 _LARGEST_OGG_PAGE = 65_307
@@ -31,6 +31,13 @@ _KERNEL_LIMIT = 1000
 
 # How much earlier than announced a recording may end: manifests round their seconds.
 _SEGMENT_SLACK_SECONDS = 0.1
+
+
+# A damaged header that says less would make minutes of a moment, and hours of those: gigabytes.
+_LEAST_HZ = 1_000
+
+# What libsndfile says of a length that it does not know.
+_UNKNOWN_FRAMES = 2**62
 
 
 class AudioError(ValueError):
@@ -376,6 +383,10 @@ def _mono(samples: np.ndarray) -> np.ndarray:
 
 def _segment(name: str, frames: int, rate: int) -> tuple[int, int]:
     """Return the first sample and the one past the last of the segment that a name tells; of all samples when it tells none."""
+    if rate < _LEAST_HZ:
+        raise AudioError(f"{name}: says that it has {rate} samples a second, expected {_LEAST_HZ} or more; is its header damaged?")
+    if frames >= _UNKNOWN_FRAMES:
+        raise AudioError(f"{name}: does not say how long it is, as of FLAC that was written to a pipe; convert it to a file once more")
     if (segment := segment_of(name)) is None:
         return 0, frames
     start = round(segment[0] * rate)
@@ -405,7 +416,9 @@ def _file_blocks(source: str | os.PathLike | bytes, name: str, block_seconds: in
                 if start:
                     opened.seek(start)
                 if cut_short:  # told before hours of what is left were worked on
-                    raise AudioError(f"{name}: cut short after {opened.frames / rate:.2f} s; copy or download it again")
+                    # the header of an MP3 tells the frames of the whole
+                    after = "" if opened.format == "MP3" else f" after {opened.frames / rate:.2f} s"
+                    raise AudioError(f"{name}: cut short{after}; copy or download it again")
                 place = start
                 while place < end:
                     samples = opened.read(min(end - place, block_seconds * rate), dtype="float32", always_2d=True)
@@ -439,7 +452,7 @@ def _cut_short(file: BinaryIO) -> bool:
             chunk = _bytes_at(file, position, 8)
             length = int.from_bytes(chunk[4:], "little")
             if chunk[:4] == b"data":
-                return length not in _OPEN_WAV_SIZES and position + 8 + length > size
+                return length not in OPEN_WAV_SIZES and position + 8 + length > size
             position += 8 + length + length % 2
         return True
     if head[:4] == b"OggS":
@@ -489,7 +502,10 @@ def _mono_array(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _not_audio(name: str, error: Exception) -> AudioError:
-    return AudioError(f"{name}: not audio that libsndfile can read ({str(error).rpartition(': ')[2].strip().rstrip('.')})")
+    reason = str(error).rpartition(": ")[2].strip().rstrip(".")
+    if "lost sync" in reason:  # FLAC that begins well
+        return AudioError(f"{name}: damaged or cut short ({reason}); copy or download it again")
+    return AudioError(f"{name}: not audio that libsndfile can read ({reason})")
 
 
 def _name(source: Any) -> str:

@@ -68,6 +68,11 @@ def without_segment(path: str | os.PathLike) -> str:
     return segment["file"] if "#t=" in path and (segment := _SEGMENT.fullmatch(path)) else path
 
 
+def as_utf8(name: str) -> str:
+    """Return a file's name, or a message with one, such that it can be written; bytes of old systems become `\\xff`."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def read_bytes(path: str | os.PathLike) -> bytes:
     """Read a whole file on disk, or a member of an archive by its `archive_path`; a segment is ignored.
 

@@ -34,6 +34,21 @@ def toy_release() -> Path:
     return embedded("ky", seed=1, utterances={"train": 24, "dev": 6, "test": 6, "other": 2})
 
 
+@pytest.fixture
+def verb(capsys, monkeypatch):
+    """Run a command line of `hfasr` in this process -> (exit status, standard output, standard error)."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        from hfasr import cli
+
+        monkeypatch.setattr("sys.argv", ["hfasr", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Start a real Chromium, Debian's; tests of pages skip where there is none."""

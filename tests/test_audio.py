@@ -139,6 +139,18 @@ def test_damaged_files_are_refused_by_name(tmp_path, name, data, message):
     assert "clip_17.mp3" in str(caught.value)
 
 
+def test_what_is_said_of_a_cut_file_is_true(tmp_path):
+    noise = np.random.default_rng(0).standard_normal(64_000).astype(np.float32) * 0.1
+    flac, mp3 = (encoded(noise, 16_000, format) for format in ("FLAC", "MP3"))
+    (tmp_path / "a.flac").write_bytes(flac[: int(0.6 * len(flac))])
+    (tmp_path / "a.mp3").write_bytes(mp3[: int(0.6 * len(mp3))])
+    for load in (load_audio, lambda path: list(iter_blocks(path))):
+        with pytest.raises(AudioError, match=r"a.flac: damaged or cut short \(.*lost sync\); copy or download it again"):
+            load(tmp_path / "a.flac")
+        with pytest.raises(AudioError, match=r"a.mp3: cut short(; | after 2\.)"):  # of 4 s
+            load(tmp_path / "a.mp3")
+
+
 @pytest.mark.parametrize("load", [load_audio, audio_duration])
 def test_wrong_rates_dicts_and_files(load, tmp_path):
     for rate in (0, -16_000):
@@ -254,3 +266,15 @@ def test_blocks_refuse_what_load_audio_refuses(tmp_path):
         list(iter_blocks(5))
     with pytest.raises(ValueError, match=r"block_seconds is 0\.5"):
         next(iter_blocks(whole, 0.5))
+
+
+def test_headers_without_a_length_and_with_no_rate_of_speech(tmp_path):
+    write_audio(tmp_path / "a.flac", tone(16_000))
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])  # the number of samples, which an encoder does not know in a pipe
+    (tmp_path / "a.flac").write_bytes(data)
+    soundfile.write(tmp_path / "b.wav", np.zeros(100), 1)
+    for name, message in (("a.flac", "does not say how long it is"), ("b.wav", "1 samples a second")):
+        for read in (load_audio, audio_duration, lambda path: list(iter_blocks(path))):
+            with pytest.raises(AudioError, match=rf"{name}.*{message}"):
+                read(tmp_path / name)

@@ -9,7 +9,7 @@ import pytest
 import recipe_runs
 import yaml
 from recipe_runs import REPOSITORY, parsed
-from test_readme import blocks, run_verb
+from test_readme import blocks
 from transformers import AutoProcessor
 
 import hfasr.models.nemo
@@ -101,11 +101,12 @@ def test_kazakh_starts_from_an_english_nemo_archive(finished):
     assert read(run, "results")["test"]["cer"] > 0
 
 
-def test_a_nemo_checkpoint_is_imported_and_transcribes(finished, monkeypatch, capsys):
+def test_a_nemo_checkpoint_is_imported_and_transcribes(finished, verb, monkeypatch):
     monkeypatch.chdir(finished)
     for words in COMMANDS:
         if words[0] == "hfasr":
-            printed = run_verb(words, monkeypatch, capsys)
+            status, printed, told = verb(*words[1:])
+            assert status == 0, told
     assert printed.endswith("\n")
     assert (finished / "kk-quartznet" / "model.safetensors").is_file()
 

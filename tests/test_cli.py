@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from hfasr import cli
-
 HFASR = Path(sys.executable).with_name("hfasr")
 
 
-def run(capsys, monkeypatch, *words: object) -> str:
-    """Run a command in this process; return what it printed."""
-    monkeypatch.setattr(sys, "argv", ["hfasr", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    captured = capsys.readouterr()
-    assert not ended.value.code, captured.err
-    return captured.out
+@pytest.fixture
+def run(verb):
+    """Run a command; return what it printed."""
+
+    def run(*words: object) -> str:
+        status, printed, told = verb(*words)
+        assert status == 0, told
+        return printed
+
+    return run
 
 
 def test_the_command_is_installed(toy_release):
@@ -31,22 +31,20 @@ def test_the_command_is_installed(toy_release):
     assert "prepare" in help_text
 
 
-def test_inspect_writes_page_and_figures(toy_release, tmp_path, capsys, monkeypatch):
+def test_inspect_writes_page_and_figures(toy_release, tmp_path, run):
     files = ["--html", tmp_path / "out.html", "--json", tmp_path / "out.json"]
-    shown = run(
-        capsys, monkeypatch, "inspect", toy_release, "--splits", "train,test", "--language=ky", "--decode", "--show_normalized", *files
-    )
+    shown = run("inspect", toy_release, "--splits", "train,test", "--language=ky", "--decode", "--show_normalized", *files)
     figures = json.loads((tmp_path / "out.json").read_text())
     assert {split: found["utterances"] for split, found in figures["splits"].items()} == {"train": 24, "test": 6}
     assert "30 texts normalized (ky)" in shown
     assert (tmp_path / "out.html").read_text().startswith("<!doctype html>")
 
 
-def test_prepare_then_inspect(toy_release, tmp_path, capsys, monkeypatch):
+def test_prepare_then_inspect(toy_release, tmp_path, run):
     options = '{"splits": ["train", "test"]}'
-    shown = run(capsys, monkeypatch, "prepare", toy_release, tmp_path / "out", "--options", options, "--workers", 1)
+    shown = run("prepare", toy_release, tmp_path / "out", "--options", options, "--workers", 1)
     assert shown.split()[:3] == ["train", "24", "utterances"]
-    assert "30 utterances" in run(capsys, monkeypatch, "inspect", tmp_path / "out")
+    assert "30 utterances" in run("inspect", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -61,9 +59,7 @@ def test_prepare_then_inspect(toy_release, tmp_path, capsys, monkeypatch):
         (["inspect", "{release}", "--show-normalized"], "needs --language"),
     ],
 )
-def test_a_wrong_value_ends_with_one_sentence(toy_release, words, message, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["hfasr", *[word.format(release=toy_release) for word in words]])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
+def test_a_wrong_value_ends_with_one_sentence(toy_release, words, message, verb):
+    status, _, told = verb(*[word.format(release=toy_release) for word in words])
+    assert status == 2
+    assert message in told

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from hfasr.cli.live import read_pcm
+from hfasr.cli.live import _Pipe, read_pcm
 
 RATE = 16_000
 
@@ -63,6 +63,28 @@ def test_a_pipe_may_end_anywhere(samples):
     assert list(blocks) == []
 
 
+def test_what_follows_the_samples_of_a_wav_is_none(samples):
+    data = wav(samples)
+    listed = data + b"LIST" + (4000).to_bytes(4, "little") + b"INFO" * 1000
+    _, blocks = read_pcm(Trickle(listed), RATE)
+    assert len(np.concatenate(list(blocks))) == len(samples)
+    place = data.index(b"data") + 4
+    _, blocks = read_pcm(Trickle(data[:place] + b"\xff" * 4 + listed[place + 4 :]), RATE)  # of a size that nobody knew
+    assert len(np.concatenate(list(blocks))) == len(samples) + 2004
+
+
+def test_a_connection_that_fails_is_the_end(monkeypatch):
+    def read(_, size):
+        if answers:
+            return answers.pop()
+        raise ConnectionResetError
+
+    answers = [b"\1\0" * 20]
+    monkeypatch.setattr(os, "read", read)
+    pipe = _Pipe(0)
+    assert len(pipe.read1() + pipe.read1()) == 40
+
+
 def test_what_is_refused(samples):
     flac = io.BytesIO()
     soundfile.write(flac, samples, RATE, format="FLAC")
@@ -98,7 +120,7 @@ def checkpoint(tmp_path_factory) -> str:
 
 def test_the_verb_prints_finals_and_shows_partials_on_a_terminal(checkpoint, samples):
     from hfasr.inference.engine import TorchEngine
-    from hfasr.inference.streaming import Streamer
+    from hfasr.inference.long.streaming import Streamer
 
     recording = np.concatenate([np.zeros(RATE, np.int16), samples, np.zeros(2 * RATE, np.int16), samples])
     streamer = Streamer(TorchEngine(checkpoint, device="cpu"))
@@ -116,6 +138,17 @@ def test_the_verb_prints_finals_and_shows_partials_on_a_terminal(checkpoint, sam
     os.close(terminal)
     assert lines == expected
     assert "\r\x1b[K" in shown
+
+
+def test_a_header_of_another_rate_is_taken(verb, checkpoint, samples, monkeypatch):
+    for rate, told in ((8_000, "says 16000 Hz; that is taken, not --rate 8000\n"), (RATE, "")):
+        reading, writing = os.pipe()
+        os.write(writing, wav(samples[:8_000]))
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            monkeypatch.setattr(sys, "stdin", pipe)
+            status, _, err = verb("transcribe", "--model", checkpoint, "--device", "cpu", "--stream", "-", "--rate", rate)
+            assert (status, err.endswith(told), "header" in err) == (0, True, bool(told))
 
 
 def test_no_audio_is_one_sentence(checkpoint):

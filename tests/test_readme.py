@@ -1,10 +1,10 @@
 """What the README says runs; test_char_recipes.py runs its commands for other languages."""
 
-import re
 import shlex
 
 import pytest
 from recipe_runs import REPOSITORY, load_recipe
+from stand_ins import fenced, lay_out, run_lines
 from transformers import UniSpeechConfig
 
 from hfasr.corpora import common_voice
@@ -24,7 +24,7 @@ TINY = UniSpeechConfig(
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+    return fenced(README, language)
 
 
 def test_the_first_block_is_what_ci_runs():
@@ -65,19 +65,7 @@ def own_data(toy_release, tmp_path):
     }  # fmt: skip
 
 
-def run_verb(words: list[str], monkeypatch, capsys) -> str:
-    """Run a command of `hfasr`; return what it printed."""
-    from hfasr import cli
-
-    monkeypatch.setattr("sys.argv", words)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    printed = capsys.readouterr()
-    assert not ended.value.code, printed.err
-    return printed.out
-
-
-def test_the_commands_for_own_data(own_data, tmp_path, monkeypatch, capsys):
+def test_the_commands_for_own_data(own_data, verb, tmp_path, monkeypatch):
     from hfasr.training.run import run_recipe
 
     monkeypatch.chdir(tmp_path)
@@ -91,7 +79,7 @@ def test_the_commands_for_own_data(own_data, tmp_path, monkeypatch, capsys):
     for number, command in enumerate(commands):
         words = [str(own_data.get(word, word)) for word in command]
         if words[0] == "hfasr":
-            run_verb(words, monkeypatch, capsys)
+            assert verb(*words[1:])[0] == 0
             continue
         (script,) = [word for word in words if word.startswith("recipes/")]
         flags = words[words.index(script) + 1 :]
@@ -101,3 +89,15 @@ def test_the_commands_for_own_data(own_data, tmp_path, monkeypatch, capsys):
         run_recipe(recipe.main, recipe_class, recipe.presets, [*flags, *corpus, *quick, "--output_dir", str(tmp_path / f"run{run}")])
         assert (tmp_path / f"run{run}" / "README.md").is_file()
     assert (tmp_path / "ky.html").is_file()
+
+
+def test_the_commands_for_a_trained_model(toy_release, verb, tmp_path, monkeypatch):
+    pytest.importorskip("flashlight", reason="flashlight-text (extra lm) is not installed")
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path, toy_release)
+    assert run_lines(blocks("bash")[3], verb, monkeypatch) == []
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"transcripts.jsonl", "a.txt", "a.srt", "a.vtt", "a.TextGrid", "a.ctm", "day"} <= made
+    assert (tmp_path / "speech.TextGrid").is_file()
+    assert (tmp_path / "runs" / "beam" / "report.html").is_file()
+    assert (tmp_path / "runs" / "best_path-against-beam" / "comparison.json").is_file()

@@ -1,6 +1,5 @@
 """The verbs of corpora: inspect, prepare."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +30,7 @@ def inspect(
     from hfasr.corpora.inspection.explorer import write_explorer
     from hfasr.corpora.inspection.summary import inspect
     from hfasr.corpora.reading.table import problems_of
-    from hfasr.files import write_text
+    from hfasr.files import write_json
 
     for file in (html, json_file):
         if file is not None:
@@ -48,7 +47,7 @@ def inspect(
     if show_normalized:
         print(f"\n{inspection.normalized}")
     if json_file is not None:
-        write_text(json_file, json.dumps(inspection.as_dict(), ensure_ascii=False, indent=1) + "\n")
+        write_json(json_file, inspection.as_dict())
         print(f"\nwritten: {json_file}")
     if html is not None:
         write_explorer(html, rows, inspection, title=Path(corpus).name, details={"Path": corpus})

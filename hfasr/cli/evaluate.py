@@ -20,6 +20,7 @@ from hfasr.cli.shared import (
     Options,
     SourceName,
     beam_options,
+    hide_loading,
     source_options,
     split_names,
 )
@@ -98,6 +99,7 @@ def evaluate(
     tune_on = None if not tune else load(corpus, [tune_split])[1] if tune_split else first_to_develop_on(load(corpus)[1])
     if corpus is None:
         print(f"on {name}, as {model} was trained on it: {', '.join(rows)}")
+    hide_loading()
     folder = output or Path("runs", f"{_short(model)}-on-{_short(name)}")
     results = evaluate_model(
         model, rows, folder, name=name, unit=unit, language=language, lexicon=target_lexicon, beam=beam, tune_on=tune_on,
@@ -118,13 +120,13 @@ def evaluate(
 
 def _compare(first: Path, second: Path, output: Path | None, replace: bool) -> None:
     from hfasr.evaluation.comparison import compare_runs, comparison_lines
-    from hfasr.files import write_json
+    from hfasr.files import make_folder, write_json
 
     results = compare_runs(first, second)
     file = (output or Path("runs", f"{_short(first)}-against-{_short(second)}")) / "comparison.json"
     if file.exists() and not replace:
         raise ValueError(f"{file} exists; give another folder (--output), or replace it (--replace)")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     write_json(file, {"first": str(first), "second": str(second), "splits": results})
     print(*comparison_lines(results), sep="\n")
     print(f"written: {file}")

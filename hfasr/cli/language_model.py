@@ -36,6 +36,8 @@ def lm(
 ) -> None:
     """Estimate an n-gram language model with modified Kneser-Ney smoothing, as KenLM's lmplz does."""
     check_writable(output)
+    if any(output.exists() and Path(text).exists() and output.samefile(text) for text in texts):
+        raise ValueError(f"--output {output} is the text that is read; give another name")
     counts = prune.replace(",", " ").split()
     if not all(count.isdecimal() for count in counts):
         raise ValueError(f"--prune is {prune!r}; give counts such as '0 0 1'")

@@ -1,5 +1,6 @@
 """`hfasr transcribe --stream -`: what comes on the standard input, printed while it is spoken."""
 
+import math
 import os
 import queue
 import shutil
@@ -10,7 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from hfasr.cli.shared import hide_loading, one_line
+from hfasr.audio import OPEN_WAV_SIZES
+from hfasr.cli.shared import hide_loading
+from hfasr.inference.transcript import one_line
 
 _EXAMPLE = "arecord -f S16_LE -r 16000 -t raw | hfasr transcribe --model MODEL --stream -"
 # format tag and bits of a WAV file -> type of a sample and its full scale
@@ -22,13 +25,13 @@ _COMPRESSED |= dict.fromkeys((b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2"
 _WAITING, _READ_BYTES = 512, 1 << 15
 
 
-def live(settings, *, device: str | None, rate: int) -> None:
+def live(settings, *, device: str | None, rate: int | None) -> None:
     """Print finals as lines, and on a terminal what is said so far below them, until the input ends or Ctrl-C.
 
     Args:
         settings: Which model, and its decoder.
         device: As for `Transcriber`.
-        rate: Hz of raw samples, 16-bit little-endian, one channel. A WAV header tells its own.
+        rate: Hz of raw samples, 16-bit little-endian, one channel; 16000 when None. A WAV header tells its own.
 
     Raises:
         ValueError: There is no audio, it is in another format, or an option is not for live audio.
@@ -36,17 +39,19 @@ def live(settings, *, device: str | None, rate: int) -> None:
     if settings.options:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in settings.options)
         raise ValueError(f"{names}: not for live audio; leave it out with --stream")
-    if rate <= 0:
+    if rate is not None and rate <= 0:
         raise ValueError(f"--rate is {rate}, expected samples per second, such as 16000")
-    if sys.stdin.isatty():
-        raise ValueError(f"the standard input is a terminal, expected audio from a pipe: {_EXAMPLE}")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValueError(f"the standard input is a terminal or closed, expected audio from a pipe: {_EXAMPLE}")
     arriving = _Pipe(sys.stdin.fileno())  # read while the model loads, or a recorder would lose what it cannot write
-    rate, blocks = read_pcm(arriving, rate)
-    from hfasr.inference.streaming import Streamer
+    told, blocks = read_pcm(arriving, rate or 16_000)
+    if rate is not None and told != rate:
+        print(f"the WAV header on the standard input says {told} Hz; that is taken, not --rate {rate}", file=sys.stderr)
+    from hfasr.inference.long.streaming import Streamer
 
     hide_loading()
     transcriber = settings.build(device=device)
-    streamer = Streamer(transcriber.engine, decoder=transcriber.decoder, sampling_rate=rate)
+    streamer = Streamer(transcriber.engine, decoder=transcriber.decoder, sampling_rate=told)
     try:
         for samples in blocks:
             _show(streamer.feed(samples))
@@ -67,7 +72,10 @@ class _Pipe:
     def _fill(self, descriptor: int) -> None:
         data = b"?"
         while data:
-            data = os.read(descriptor, _READ_BYTES)
+            try:
+                data = os.read(descriptor, _READ_BYTES)
+            except OSError:  # as of a connection that was reset: the end
+                data = b""
             self._queue.put(data)
 
     def read1(self, _: int = -1) -> bytes:
@@ -127,17 +135,21 @@ def _read_wav(file: BinaryIO | _Pipe, data: bytes) -> tuple[int, Iterator[np.nda
             f"the WAV file on the standard input has {bits} bits of format {tag}, {channels} channels and {rate} Hz; "
             "give integers of 8, 16 or 32 bits or floats: ffmpeg -i - -f wav -c:a pcm_s16le -"
         )
-    return rate, _samples(file, data[position:], *_WAV_SAMPLES[tag, bits], channels)
+    length = math.inf if size in OPEN_WAV_SIZES else size
+    return rate, _samples(file, data[position:], *_WAV_SAMPLES[tag, bits], channels, length)
 
 
-def _samples(file: BinaryIO | _Pipe, data: bytes, kind: str, scale: int, channels: int) -> Iterator[np.ndarray]:
+def _samples(file: BinaryIO | _Pipe, data: bytes, kind: str, scale: int, channels: int, length: float = math.inf) -> Iterator[np.ndarray]:
+    """Yield samples of so many bytes, or of all there are; what a WAV file has behind them is none."""
     frame = np.dtype(kind).itemsize * channels
     while True:
+        data = data[: min(len(data), length)]
         whole = len(data) // frame * frame
         if whole:
             samples = np.frombuffer(data[:whole], kind).astype(np.float32).reshape(-1, channels).mean(axis=1)
             yield ((samples - scale if kind == "u1" else samples) / scale).astype(np.float32)
-        if not (more := file.read1(_READ_BYTES)):
+        length -= whole
+        if length < frame or not (more := file.read1(_READ_BYTES)):
             return  # what is left of a sample is nothing
         data = data[whole:] + more
 

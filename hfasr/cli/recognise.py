@@ -18,9 +18,9 @@ from hfasr.cli.shared import (
     Lexicon,
     beam_options,
     hide_loading,
-    one_line,
-    printable,
 )
+from hfasr.inference.transcript import one_line
+from hfasr.paths import as_utf8
 
 _MOST_ERRORS = 20
 
@@ -51,7 +51,7 @@ def transcribe(
     hotwords: Hotwords = None,
     hotword_weight: HotwordWeight = None,
     beam_size: BeamSize = None,
-    n_best: Annotated[int | None, typer.Option(help="Readings of each recording in transcripts.jsonl.", show_default=False)] = None,
+    n_best: Annotated[int | None, typer.Option(help="Readings, of recordings up to a window.", show_default=False)] = None,
     confidence: Annotated[str | None, typer.Option(help="max, tsallis or gibbs.", show_default=False)] = None,
     split: Annotated[
         str | None, typer.Option(help="Where long recordings are cut: windows, which overlap, or silence.", show_default=False)
@@ -66,8 +66,8 @@ def transcribe(
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="With --output: on this Ray cluster.", show_default=False)] = None,
 ) -> None:
     """Transcribe audio: lines of path, tab, text; of a single file the text alone. Exit status 1 when a file could not be read."""
-    from hfasr.inference.files import find_recordings
-    from hfasr.inference.settings import Settings
+    from hfasr.inference.folder.files import find_recordings
+    from hfasr.inference.folder.settings import Settings
     from hfasr.inference.writers import check_formats
 
     if output is None:
@@ -76,7 +76,7 @@ def transcribe(
             raise ValueError(f"{option} is for results in a folder; give it with --output FOLDER")
     elif output.suffix in (".jsonl", ".json", ".txt") or output.is_file():
         raise ValueError(f"--output {output} is a file; give a folder, in which transcripts.jsonl is written")
-    formats = check_formats(format or "txt")
+    formats = check_formats("txt" if format is None else format)
     beam = {"alpha": alpha, "beta": beta, "hotwords": hotwords, "hotword_weight": hotword_weight, "beam_size": beam_size, "n_best": n_best}
     decoding = beam_options(lm=lm, lexicon=lexicon, **beam) or {}
     options = {"split": split, "window_seconds": window_seconds}
@@ -91,12 +91,12 @@ def transcribe(
             raise ValueError("--batch-seconds, --num-workers and --compile are for recordings, not for --stream; leave them out")
         from hfasr.cli.live import live
 
-        live(settings, device=device, rate=16_000 if rate is None else rate)
+        live(settings, device=device, rate=rate)
         return
     if rate is not None:
         raise ValueError("--rate is for the raw samples of --stream; a recording tells its own")
     recordings = find_recordings(paths)
-    stdin = sys.stdin.buffer.read() if "-" in paths else b""
+    stdin = sys.stdin.buffer.read() if "-" in paths and sys.stdin is not None else b""
     hide_loading()
     if output is not None:
         errors = _into_folder(recordings, output, settings, formats=formats, replace=replace, ray_address=ray, stdin=stdin, **machine)
@@ -104,15 +104,19 @@ def transcribe(
         errors = _print_lines(recordings, [recording.path for recording in recordings] != paths, stdin, settings, machine)
     if errors:
         more = [f"and {len(errors) - _MOST_ERRORS} more"] if len(errors) > _MOST_ERRORS else []
-        told = [printable(error) for error in errors[:_MOST_ERRORS]] + more
+        told = [as_utf8(error) for error in errors[:_MOST_ERRORS]] + more
         print(f"{len(errors)} of {len(recordings)} files could not be read:", *told, sep="\n  ", file=sys.stderr)
         raise typer.Exit(1)
 
 
 def _into_folder(recordings: list, output: Path, settings, **options) -> list[str]:
-    from hfasr.inference.to_folder import transcribe_to_folder
+    from hfasr.inference.folder.to_folder import transcribe_to_folder
 
-    done = transcribe_to_folder(recordings, output, settings, show=sys.stderr.isatty(), **options)
+    try:
+        done = transcribe_to_folder(recordings, output, settings, show=sys.stderr.isatty(), **options)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command{' without --replace' if options['replace'] else ''} goes on", file=sys.stderr)
+        raise
     kept = f", {done.kept} of them before" if done.kept else ""
     speed = f", {done.speed}" if done.speed else ""
     print(f"{done.recordings - len(done.errors)} recordings transcribed{kept}{speed}: {output}")
@@ -120,7 +124,7 @@ def _into_folder(recordings: list, output: Path, settings, **options) -> list[st
 
 
 def _print_lines(recordings: list, many: bool, stdin: bytes, settings, machine: dict) -> list[str]:
-    from hfasr.inference.progress import show_progress
+    from hfasr.inference.folder.progress import show_progress
 
     sources = ({"path": "-", "bytes": stdin} if recording.path == "-" else recording.path for recording in recordings)
     errors, bare = [], not many and len(recordings) == 1
@@ -130,9 +134,9 @@ def _print_lines(recordings: list, many: bool, stdin: bytes, settings, machine: 
         for recording, found in zip(recordings, _in_order(transcriber.iter(sources)), strict=True):
             progress.add(1, found.duration)
             if found.error:
-                errors.append(found.error)
+                errors.append(found.error.replace(recording.path, recording.shown) if recording.alias else found.error)
             else:
-                print(one_line(found.text) if bare else f"{printable(recording.path)}\t{one_line(found.text)}", flush=True)
+                print(one_line(found.text) if bare else f"{as_utf8(recording.shown)}\t{one_line(found.text)}", flush=True)
     return errors
 
 

@@ -1,8 +1,6 @@
-"""What several verbs share: the corpus that they read, checks of what they write, and how they print."""
+"""What several verbs share: the corpus that they read, and checks of what they write."""
 
 import json
-import os
-import unicodedata
 from pathlib import Path
 from typing import Annotated
 
@@ -75,13 +73,3 @@ def hide_loading() -> None:
 def check_writable(file: Path) -> None:
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise ValueError(f"cannot write {file}: {'it is a folder' if file.is_dir() else 'its folder does not exist'}")
-
-
-def printable(name: str) -> str:
-    """Return a file's name, or a message with one, as UTF-8: names from old systems can be opened but not written."""
-    return os.fsencode(name).decode(errors="replace")
-
-
-def one_line(text: str) -> str:
-    """Return a transcript without line breaks and what else moves a terminal's cursor, which a model's symbols may hold."""
-    return "".join(" " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character for character in text)

@@ -129,11 +129,11 @@ class _Trellis:
     def __init__(self, log_probs: np.ndarray, labels: list[int], blank: int):
         ids = np.array(labels)
         symbols, self._columns = np.unique(ids, return_inverse=True)
-        self._emissions = np.ascontiguousarray(log_probs[:, symbols], dtype=np.float32)
+        self._log_probs = np.ascontiguousarray(log_probs[:, symbols], dtype=np.float32)
         self._blank = np.ascontiguousarray(log_probs[:, blank], dtype=np.float32)
         self._star_last, self._reach = ids[-1] == STAR, 1
         if symbols[0] == STAR:
-            self._emissions[:, 0] = log_probs.max(-1) - _STAR_COST
+            self._log_probs[:, 0] = log_probs.max(-1) - _STAR_COST
             self._reach = 2
         # added to a score, it closes the way between equal labels, which need a blank
         self._repeat = np.where(np.append(False, ids[1:] == ids[:-1]), -np.inf, 0).astype(np.float32)
@@ -197,7 +197,7 @@ class _Trellis:
                 ways[1::2][labels >= best] = 0
             np.maximum(blanks[1:], labels, out=blanks[1:])
             np.maximum(labels, best, out=labels)
-            labels += np.take(self._emissions[frame], columns, out=emitted, mode="clip")
+            labels += np.take(self._log_probs[frame], columns, out=emitted, mode="clip")
             blanks += self._blank[frame]
             if frame % _LEVEL_FRAMES == 0 and np.isfinite(level := max(blanks.max(), labels.max())):
                 blanks -= level

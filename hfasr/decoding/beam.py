@@ -5,8 +5,10 @@ The search is flashlight-text's (Kahn et al. 2022, arXiv 2201.12465), as torchau
 Shapes: B utterances, T frames, V vocabulary.
 """
 
+import logging
 import math
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +34,8 @@ from hfasr.decoding.language_model import (
 )
 from hfasr.decoding.words import boundaries
 from hfasr.extras import require
+
+logger = logging.getLogger(__name__)
 
 # a frame behind another one of so sure a blank changes no text
 _SURE_BLANK = math.log(1 - 1e-4)
@@ -102,6 +106,7 @@ class BeamDecoder:
         self.tokenizer, self.blank, self.n_best, self.confidence = tokenizer, blank, n_best, as_confidence(confidence)
         self._limits = {"beam_size": beam_size, "beam_threshold": beam_threshold, "beam_size_token": beam_tokens}
         self._token_threshold = token_threshold
+        self._lock, self._warned = threading.Lock(), False
         self._size = max(blank, *tokenizer.get_vocab().values()) + 1
         self._spoken = isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer)
         if open_vocabulary and self._spoken:
@@ -186,7 +191,8 @@ class BeamDecoder:
         if log_probs.shape[-1] < self._size:
             raise ValueError(f"expected log_probs (B, T, V) with V of {self._size} or more, found {tuple(log_probs.shape)}")
         log_probs = log_probs.float().cpu()
-        return [self._search(row[: int(length), : self._size]) for row, length in zip(log_probs, lengths, strict=True)]
+        with self._lock:  # the search keeps its texts in this object
+            return [self._search(row[: int(length), : self._size]) for row, length in zip(log_probs, lengths, strict=True)]
 
     def _search(self, log_probs: torch.Tensor) -> list[Hypothesis]:
         """Search one utterance `(T, V)`."""
@@ -195,27 +201,35 @@ class BeamDecoder:
         sure = log_probs[:, self.blank] > _SURE_BLANK
         kept = (~sure | ~sure.roll(1)).index_fill(0, torch.tensor([0]), True)
         passed = float(log_probs[~kept, self.blank].sum())
-        emissions = log_probs[kept].contiguous()
-        tried = emissions >= emissions.amax(-1, keepdim=True) - self._token_threshold
-        tried[:, self.blank] = True
-        emissions.masked_fill_(~tried, IMPOSSIBLE)
-        # the decoder under torchaudio's tells the whole path, from which the frames of a symbol follow
-        search = self._decoder.decoder
-        if self._scores is None:
-            found = search.decode(emissions.data_ptr(), *emissions.shape)
-        else:
-            search.decode_begin()
-            for row, labels in zip(emissions, tried, strict=True):
-                self._scores.tried = frozenset(labels.nonzero()[:, 0].tolist())
-                search.decode_step(row.data_ptr(), 1, len(row))
-            search.decode_end()
-            found = search.get_all_final_hypothesis()
-        possible = [result for result in found if result.score > IMPOSSIBLE / 2]
-        if not possible:  # a closed lexicon, of which no text is left
+        possible = self._possible(log_probs[kept].contiguous(), self._token_threshold)
+        if not possible:  # a closed lexicon, none of whose texts is likely enough
+            possible = self._possible(log_probs[kept].contiguous(), math.inf)
+        if not possible:
+            if not self._warned:
+                logger.warning("no sequence of the lexicon's words fits an utterance, which comes out empty; the next ones are not told")
+            self._warned = True
             return [self._nothing(float(log_probs[:, self.blank].sum()))]
         frames = kept.nonzero()[:, 0].numpy()
         sureness = None if self.confidence is None else frame_confidences(log_probs, self.confidence)
         return [self._hypothesis(result, passed, frames, log_probs, sureness) for result in possible[: self.n_best]]
+
+    def _possible(self, searched: torch.Tensor, token_threshold: float) -> list[Any]:
+        """Return what flashlight finds in frames `(T, V)`, which are changed, best first."""
+        tried = searched >= searched.amax(-1, keepdim=True) - token_threshold
+        tried[:, self.blank] = True
+        searched.masked_fill_(~tried, IMPOSSIBLE)
+        # the decoder under torchaudio's tells the whole path, from which the frames of a symbol follow
+        search = self._decoder.decoder
+        if self._scores is None:
+            found = search.decode(searched.data_ptr(), *searched.shape)
+        else:
+            search.decode_begin()
+            for row, labels in zip(searched, tried, strict=True):
+                self._scores.tried = frozenset(labels.nonzero()[:, 0].tolist())
+                search.decode_step(row.data_ptr(), 1, len(row))
+            search.decode_end()
+            found = search.get_all_final_hypothesis()
+        return [result for result in found if result.score > IMPOSSIBLE / 2]
 
     def _hypothesis(
         self, result: Any, passed: float, frames: np.ndarray, log_probs: torch.Tensor, sureness: torch.Tensor | None

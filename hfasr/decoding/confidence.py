@@ -37,7 +37,7 @@ class Confidence:
     """Power of the probabilities in the entropies, above 0; below 1 it lets unlikely labels count more. 1 makes both Shannon's."""
     scale: str = "linear"
     """Of the entropies: `linear`, 1 - H / H of V equal labels, or `exponential`, exp(-H) stretched to the same range."""
-    aggregate: str = "product"
+    aggregate: str = "mean"
     """Of a word's symbols: `mean`, `min` or `product`."""
 
     def __post_init__(self):

@@ -43,9 +43,9 @@ class GreedyDecoder:
         """
         check_shape(log_probs, self.blank)
         scores, ids = log_probs.max(-1)
-        wanted = [ids.to(scores.dtype), scores]  # float32 holds ids up to 16 million: one copy from the device for all
+        wanted = [ids.float(), scores.float()]  # float32 holds ids up to 16 million: one copy from the device for all
         if self.confidence is not None:
-            wanted.append(frame_confidences(log_probs, self.confidence).to(scores.dtype))
+            wanted.append(frame_confidences(log_probs, self.confidence).float())
         found = torch.stack(wanted).cpu().numpy()
         return [[self._hypothesis(found[:, row, : int(length)])] for row, length in enumerate(lengths)]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, Wav2Vec2PhonemeCTCTokenizer
 
 from hfasr.decoding.words import Boundaries, lacking_symbols, spell
+from hfasr.text.lexicon import entry_lines
 from hfasr.text.targets import is_recorded, target_maker
 
 # of the weights tried on planted names the least that found as many as any other (tests/benchmarks/beam.py)
@@ -179,18 +180,18 @@ def spell_hotwords(hotwords: Iterable[str], tokenizer: PreTrainedTokenizerBase) 
     if problems:
         more = f" and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
         named = ", ".join(problems[:_MOST_NAMED]) + more
-        raise ValueError(f"the model has no symbols for the hotwords {named}; write them otherwise or leave them out")
+        raise ValueError(
+            f"the hotwords {named} cannot be spelled, for the model lacks the symbols in brackets; write those words otherwise or leave "
+            "them out"
+        )
     return found
 
 
 def _lines(path: Path, weight: float) -> Iterator[tuple[str, str, str | float]]:
     if not path.is_file():
         raise FileNotFoundError(f"the hotwords {path} are not there; give a file of lines word or word<TAB>weight")
-    for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
-        try:
-            line = raw.decode()
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}, line {number} is not UTF-8; save the file in that encoding") from None
-        if line.strip() and not line.startswith("#"):
-            word, tab, value = line.partition("\t")
-            yield f"{path}, line {number}", word, value.strip() if tab else weight
+    for number, line in entry_lines(path):
+        if line is None:
+            raise ValueError(f"{path}, line {number} is not UTF-8; save the file in that encoding")
+        word, tab, value = line.partition("\t")
+        yield f"{path}, line {number}", word, value.strip() if tab else weight

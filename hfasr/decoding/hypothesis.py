@@ -1,6 +1,6 @@
 """What a decoder finds in one utterance."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,7 @@ class Hypothesis:
     """Where a lexicon or a language model of words told them; None where `split_words` finds them in the tokens."""
     text: str | None = None
     """What the words of a pronunciation lexicon say; None where the tokens are the text."""
+
+    def shifted(self, frames: int) -> "Hypothesis":
+        """Return the same so many frames later."""
+        return replace(self, tokens=tuple(Token(token.id, token.start_frame + frames, token.end_frame + frames) for token in self.tokens))

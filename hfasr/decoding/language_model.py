@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerBase, Wav2Vec2PhonemeCTCTokenizer
 
 from hfasr.decoding.words import boundaries, lacking_symbols, spell
 from hfasr.extras import require
-from hfasr.text.lexicon import load_lexicon
-from hfasr.text.targets import target_maker
+from hfasr.text.lexicon import entry_lines, load_lexicon
+from hfasr.text.targets import is_recorded, target_maker
 
 LN10 = math.log(10)
 # instead of minus infinity, of which a sum may be no number
@@ -242,7 +242,8 @@ def build_vocabulary(
 
     Args:
         ngrams: A model of words, or None.
-        lexicon: For a model of phonemes a file of lines `word<TAB>phonemes` or a dict; for any other one a file of words, one a line.
+        lexicon: For a model of phonemes a file of lines `word<TAB>phonemes` or a dict; for any other one a file of words, one a line, which
+            are normalized as its targets were.
             None takes the words of `ngrams`, spelled by the tokenizer or by the voice of the model's phonemes.
         tokenizer: Of the model.
         further: Words that can be said too, and their labels.
@@ -262,7 +263,7 @@ def build_vocabulary(
         entries = load_lexicon(lexicon).entries
         texts, targets = list(entries), list(entries.values())
     else:
-        texts = targets = list(lexicon) if isinstance(lexicon, Mapping) else _read_words(Path(lexicon))
+        texts = targets = _as_targets(list(lexicon) if isinstance(lexicon, Mapping) else _read_words(Path(lexicon)), tokenizer)
     spelled = spell(targets, tokenizer)
     if 2 * sum(labels is None for labels in spelled) > len(texts):
         lacking = lacking_symbols(targets, tokenizer)
@@ -282,6 +283,13 @@ def build_vocabulary(
     numbers = {word: number for number, word in enumerate(ngrams.words)}
     scored_as = [numbers.get(text, ngrams.unknown) for text in texts]
     return Vocabulary(spellings, texts, scored_as, np.array([ngrams.unigram(number) for number in scored_as]))
+
+
+def _as_targets(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return words as the targets of the model have them, if it says how those were made: lower case, numbers in words."""
+    if not is_recorded(tokenizer):
+        return words
+    return list(dict.fromkeys(" ".join(target_maker(tokenizer)(words)).split()))
 
 
 class WordModel:
@@ -397,14 +405,14 @@ class WordModel:
 def _read_words(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"the lexicon {path} is not there; give a file of words, one a line")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8; save the lexicon in that encoding") from None
-    words = list(dict.fromkeys(line.partition("\t")[0].strip() for line in lines if line.strip() and not line.startswith("#")))
+    words = {}
+    for number, line in entry_lines(path):
+        if line is None:
+            raise ValueError(f"{path}, line {number} is not UTF-8; save the lexicon in that encoding")
+        words[line.partition("\t")[0].strip()] = None
     if not words:
         raise ValueError(f"the lexicon {path} has no word; give one a line")
-    return words
+    return list(words)
 
 
 def _named(names: Sequence[str]) -> str:

@@ -145,9 +145,6 @@ def _thresholds(prune: Sequence[int], order: int) -> list[int]:
     return given + given[-1:] * (order - len(given))
 
 
-# counting
-
-
 def _read(lines: Iterable[str]) -> tuple[list[str], np.ndarray]:
     """Number the words of a text.
 
@@ -214,9 +211,6 @@ def _adjusted_counts(orders: list[_Order]) -> list[np.ndarray]:
         before = np.bincount(longer.suffix, minlength=len(found.counts))
         adjusted.append(np.where(found.first == _BEGIN, found.counts, before))
     return [*adjusted, orders[-1].counts]
-
-
-# smoothing
 
 
 def _discounts(adjusted: np.ndarray, level: int, orders: list[_Order]) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, Wav2Vec2PhonemeCTCTokenizer
 
 from hfasr.decoding.greedy import labels_to_text
 from hfasr.decoding.hypothesis import Token, TokenSpan
-from hfasr.text.vocabulary import UNITS, encode_targets, missing_symbols
+from hfasr.text.vocabulary import UNITS, encode_targets, missing_symbols, stored_record
 
 SEPARATORS = ("|", " ")
 PIECE_START = "▁"
@@ -78,7 +78,7 @@ def spell(targets: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[tu
     unknown = {tokenizer.unk_token_id, tokenizer.pad_token_id}
     rows = [tuple(labels.ids[start:end].tolist()) for start, end in pairwise(labels.offsets)]
     rows = [row if row and not unknown.intersection(row) else None for row in rows]
-    if _recorded_unit(tokenizer) in UNITS:
+    if stored_record(tokenizer).get("unit") in UNITS:
         return rows
     # another tokenizer may leave out in silence what it does not know
     plain = lambda text: text.replace(" ", "").replace(PIECE_START, "")
@@ -88,12 +88,8 @@ def spell(targets: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[tu
 
 def lacking_symbols(targets: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the symbols of targets that the tokenizer lacks, the most frequent first; for pieces, the characters."""
-    unit = _recorded_unit(tokenizer)
+    unit = stored_record(tokenizer).get("unit")
     if unit not in UNITS:
         pieces = "sentencepiece" if boundaries(tokenizer).starts else "character"
         unit = "phoneme" if isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer) else pieces
     return [symbol for symbol, _ in missing_symbols(targets, tokenizer, unit).most_common() if symbol not in SEPARATORS]
-
-
-def _recorded_unit(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    return (tokenizer.init_kwargs.get("hfasr") or {}).get("unit")

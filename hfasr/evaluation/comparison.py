@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from hfasr.evaluation.edits import split_tokens
-from hfasr.evaluation.groups import group_places, known_seconds
+from hfasr.evaluation.groups import group_places, known_seconds, short_name
 from hfasr.evaluation.metrics import PhoneticScore, Score, resample, resampled_rates, split_rates
 
 _RATES = ("per", "wer", "cer", "pfer")
 _MOST_SHOWN = 20
+# sets drawn from fewer utterances are too much alike to tell how sure a difference is
+_FEWEST = 5
 
 
 def compare(first: Iterable[dict], second: Iterable[dict], unit: str, *, resamples: int = 1000, seed: int = 0) -> dict[str, dict]:
@@ -35,6 +37,7 @@ def compare(first: Iterable[dict], second: Iterable[dict], unit: str, *, resampl
         By split: `utterances`, `seconds`, `groups` with the same of each group of `group_places`, and for each rate a dict of
         "first" and "second", the rates; "difference", second less first; "difference_ci95", its 95 % interval; and "improvement", the
         share of the drawn sets on which the second makes fewer errors, where a tie is half: 1 is sure to be better, 0 to be worse.
+        The last two are None for less than 5 utterances.
 
     Raises:
         KeyError: An utterance without split, id, reference or hypothesis.
@@ -93,7 +96,7 @@ def comparison_lines(results: Mapping[str, dict]) -> list[str]:
         table += [_line(split, "", rate, values) for rate in rates]
         for column, members in values["groups"].items():
             if len(members) <= _MOST_SHOWN:
-                table += [_line(split, f"{column} {_shorten(name)}", rates[0], found) for name, found in members.items()]
+                table += [_line(split, f"{column} {short_name(name)}", rates[0], found) for name, found in members.items()]
     widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
     return ["  ".join(map(_cell, row, widths, range(len(row)))).rstrip() for row in table]
 
@@ -102,15 +105,13 @@ def _cell(text: str, width: int, place: int) -> str:
     return text.ljust(width) if place < 3 else text.rjust(width)  # words to the left, numbers to the right
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:12]}…"
-
-
 def _line(split: str, group: str, rate: str, values: dict) -> tuple[str, ...]:
     found = values[rate]
-    low, high = found["difference_ci95"]
     numbers = (f"{100 * found['first']:.2f}", f"{100 * found['second']:.2f}", f"{100 * found['difference']:+.2f}")
-    sure = (f"{100 * low:+.2f} to {100 * high:+.2f}", f"{100 * found['improvement']:.1f} %")
+    sure = ("-", "-")
+    if found["difference_ci95"] is not None:
+        low, high = found["difference_ci95"]
+        sure = (f"{100 * low:+.2f} to {100 * high:+.2f}", f"{100 * found['improvement']:.1f} %")
     return (split, group, rate.upper(), *numbers, *sure, str(values["utterances"]))
 
 
@@ -125,13 +126,13 @@ def _compared(
         sums = resample(counts, resamples, seed)
         # costs of PFER are sums of 24ths: rounding must not break a tie
         differences = np.round(resampled_rates(sums[:, 1], sums[:, 2]) - resampled_rates(sums[:, 0], sums[:, 2]), 12)
-        low, high = np.quantile(differences, [0.025, 0.975]).tolist()
+        enough = len(places) >= _FEWEST
         results[name] = {
             "first": first,
             "second": second,
             "difference": second - first,
-            "difference_ci95": [low, high],
-            "improvement": float(np.mean(differences < 0) + np.mean(differences == 0) / 2),
+            "difference_ci95": np.quantile(differences, [0.025, 0.975]).tolist() if enough else None,
+            "improvement": float(np.mean(differences < 0) + np.mean(differences == 0) / 2) if enough else None,
         }
     return results
 

@@ -21,7 +21,6 @@ __all__ = [
     "confusions",
     "error_rate",
     "evaluate_predictions",
-    "known_seconds",
     "phonetic_score",
     "score",
 ]

@@ -16,7 +16,8 @@ from unicodedata import normalize
 
 from hfasr.audio import load_audio, write_audio
 from hfasr.evaluation.edits import WORD_BAR, align_tokens, split_tokens
-from hfasr.evaluation.metrics import RATE_NAMES, evaluate_predictions, known_seconds, main_split
+from hfasr.evaluation.groups import known_seconds, short_name
+from hfasr.evaluation.metrics import RATE_NAMES, evaluate_predictions, main_split
 from hfasr.files import write_text
 from hfasr.text.phonetic_features import FEATURES, feature_vector, is_known, to_ipa
 
@@ -254,7 +255,7 @@ def _groups(results: dict[str, dict[str, dict]], rate: str) -> list[dict]:
     tables = []
     for column, groups in results.items():
         rows = [
-            {"name": _shorten(name), "utterances": found["utterances"], "seconds": found["seconds"], "rate": found[rate]}
+            {"name": short_name(name), "utterances": found["utterances"], "seconds": found["seconds"], "rate": found[rate]}
             | dict(zip(("low", "high"), found[f"{rate}_ci95"], strict=True))
             for name, found in groups.items()
         ]
@@ -264,11 +265,6 @@ def _groups(results: dict[str, dict[str, dict]], rate: str) -> list[dict]:
     # Bars of all tables share one scale, so that they can be compared.
     widest = max((group["high"] for table in tables for group in table["rows"]), default=0.0) or 1.0
     return [table | {"widest": widest} for table in tables]
-
-
-def _shorten(name: str) -> str:
-    """Common Voice names speakers by 128 hexadecimal digits, of which twelve tell them apart."""
-    return name if len(name) <= 24 else name[:12] + "…"
 
 
 def _embed_audio(row: dict) -> dict:

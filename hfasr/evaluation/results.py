@@ -55,6 +55,14 @@ def write_results(
     return results
 
 
+def made_by(targets: Mapping[str, object]) -> str:
+    """Say how targets were made, such as "phonemes of espeak-ng 1.52.0, voice ky", by the record of a tokenizer with its unit."""
+    makers = [f"espeak-ng {targets['espeak_version']}, voice {targets['voice']}"] if targets.get("voice") else []
+    makers += ["a lexicon"] if targets.get("lexicon_sha256") else []
+    makers += [f"text normalized by the rules of {targets['normalizer']}"] if targets.get("normalizer") else []
+    return f"{targets['unit']}s" + (f" of {' and '.join(makers)}" if makers else "")
+
+
 def rate_lines(results: Mapping[str, object]) -> list[str]:
     """Say the rates of each split in a line, such as "test: PER 6.57 % (5.42 to 7.79), PFER 3.19 % (2.54 to 3.86) on 160 utterances"."""
     lines = []

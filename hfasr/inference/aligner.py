@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -21,8 +21,9 @@ from hfasr.decoding.hypothesis import Token
 from hfasr.decoding.words import SEPARATORS, boundaries, lacking_symbols, plain_text
 from hfasr.inference.boundaries import Spectrum, lag_seconds, place_boundaries
 from hfasr.inference.engine import TorchEngine
+from hfasr.inference.long.windows import long_log_probs
 from hfasr.inference.transcript import Transcript, Unit
-from hfasr.inference.windows import long_log_probs
+from hfasr.inference.units import symbols_of
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.targets import target_maker
 from hfasr.text.vocabulary import encode_targets, split_target
@@ -84,7 +85,7 @@ class Aligner:
         self._phonemes = isinstance(self._to_target, Phonemizer)
         if self._phonemes:
             self._to_target.word_bars = True  # they tell the words apart, also for a model that does not say them
-        self.symbols = "phonemes" if self._phonemes else "pieces" if self._between.starts else "characters"
+        self.symbols = "phonemes" if self._phonemes else symbols_of(self._tokenizer)
         self._ids = {symbol: index for symbol, index in self._tokenizer.get_vocab().items() if index != self.engine.blank}
 
     def __call__(self, audio: _Source, text: str) -> Transcript:
@@ -108,10 +109,14 @@ class Aligner:
         path = os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
         # a silence may hide a whisper, so nothing is left out
         pieces = long_log_probs(self.engine, spectrum.listen(iter_blocks(audio)), pause_seconds=math.inf)
-        log_probs = torch.cat([piece for _, piece in pieces])
+        # of thousands of symbols those of the text are kept, and beside them the best of all, for stars; on the
+        # host, for those of hours may not fit a GPU
+        kept = sorted({self.engine.blank, *spelling.labels} - {STAR})
+        log_probs = torch.cat([torch.cat([piece[:, kept], piece.amax(-1, keepdim=True)], 1).cpu() for _, piece in pieces])
         duration = spectrum.samples / SAMPLING_RATE
+        places = {label: place for place, label in enumerate(kept)} | {STAR: STAR}
         try:
-            found = align_labels(log_probs, spelling.labels, blank=self.engine.blank)
+            found = align_labels(log_probs, [places[label] for label in spelling.labels], blank=places[self.engine.blank])
         except ValueError as error:
             raise ValueError(f"{path or 'the recording'}, {duration:.2f} s: {error}") from None
         heard = [(owner, *said) for owner, *said in zip(spelling.owners, found.tokens, found.confidences, strict=True) if owner is not None]
@@ -121,7 +126,7 @@ class Aligner:
         for (owner, token, confidence), start, end in zip(heard, *times, strict=True):
             unit = Unit(LEFT_OUT, start, end)
             if token.id != STAR:
-                unit = Unit(plain_text(self._tokenizer, (token.id,)), start, end, confidence)
+                unit = Unit(plain_text(self._tokenizer, (kept[token.id],)), start, end, confidence)
                 symbols.append(unit)
             words.setdefault(owner, []).append(unit)
         joined = tuple(_joined(spelling.words[owner], units) for owner, units in words.items())
@@ -140,7 +145,7 @@ class Aligner:
     def _spell(self, text: str) -> _Spelling:
         if not isinstance(text, str):
             raise TypeError(f"expected the text as a string, found {type(text).__name__}")
-        spelling, lacking = _Spelling(), Counter()
+        spelling, lacking, needing = _Spelling(), Counter(), {}
         for part in _parts(text):
             first = len(spelling.words)
             if part == LEFT_OUT:
@@ -152,16 +157,15 @@ class Aligner:
             spelling.words += words
             symbols, owners = self._symbols(part, words)
             labels = [self._label(symbol) for symbol in symbols]
-            lacking.update(symbol for symbol, label in zip(symbols, labels, strict=True) if label is None and symbol not in SEPARATORS)
+            for symbol, label, owner in zip(symbols, labels, owners, strict=True):
+                if label is None and symbol not in SEPARATORS:
+                    lacking[symbol] += 1
+                    needing[words[owner]] = None
             owners = [None if owner is None else first + owner for owner in owners]
             kept = [place for place, label in enumerate(labels) if label is not None]
             self._add(spelling, [labels[place] for place in kept], [owners[place] for place in kept])
         if lacking:
-            named = " ".join(symbol for symbol, _ in lacking.most_common(_MOST_NAMED))
-            raise ValueError(
-                f"the model has no output for {len(lacking)} of the text's symbols: {named}; write those words as the model's language "
-                f"spells them, or {LEFT_OUT} in their place"
-            )
+            raise _unspelled(needing, [symbol for symbol, _ in lacking.most_common()])
         if all(label == STAR for label in spelling.labels):
             raise ValueError("the text has no word that can be said; give what is said in the recording")
         return spelling
@@ -186,7 +190,7 @@ class Aligner:
         together, *alone = self._to_target([part, *words])
         if not together and any(character.isalnum() for character in part):
             raise ValueError(f"nothing can be read of {part[:80]!r}; write its numbers in words")
-        symbols, *rows = self._split([together, *alone])
+        symbols, *rows = self._split([together, *alone], words)
         single, owners = [], []
         for number, row in enumerate(rows):
             if self._between.starts == frozenset() and single and row:
@@ -197,12 +201,12 @@ class Aligner:
         # a word may sound another way among others than alone, or become several
         return symbols, owners if symbols == single else _carried_over(symbols, single, owners)
 
-    def _split(self, targets: list[str]) -> list[list[str]]:
+    def _split(self, targets: list[str], words: list[str]) -> list[list[str]]:
         if not self._between.starts:
             return [split_target(target, "phoneme" if self._phonemes else "character") for target in targets]
         if lacking := lacking_symbols(targets, self._tokenizer):
-            named = " ".join(lacking[:_MOST_NAMED])
-            raise ValueError(f"the model has no output for {len(lacking)} of the text's symbols: {named}; write {LEFT_OUT} in their place")
+            alone = [word for word, target in zip(words, targets[1:], strict=True) if lacking_symbols([target], self._tokenizer)]
+            raise _unspelled(dict.fromkeys(alone or words), lacking)
         labels = encode_targets(self._tokenizer, targets)
         tokens = self._tokenizer.convert_ids_to_tokens(labels.ids.tolist())
         return [tokens[start:end] for start, end in zip(labels.offsets[:-1], labels.offsets[1:], strict=True)]
@@ -268,6 +272,15 @@ def _carried_over(symbols: list[str], single: list[str], owners: list[int | None
         if symbols[place] not in SEPARATORS:
             found[place] = last = last if owner is None else owner
     return found
+
+
+def _unspelled(words: Iterable[str], symbols: list[str]) -> ValueError:
+    told = [re.sub(r"^\W+|\W+$", "", word) or word for word in words]
+    more = f" and {len(told) - _MOST_NAMED} more" if len(told) > _MOST_NAMED else ""
+    return ValueError(
+        f"the model cannot spell {', '.join(told[:_MOST_NAMED])}{more}: it has no output for {' '.join(symbols[:_MOST_NAMED])}; write "
+        f"those words as the model's language spells them, or {LEFT_OUT} in their place"
+    )
 
 
 def _joined(text: str, units: list[Unit]) -> Unit:

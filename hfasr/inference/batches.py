@@ -15,7 +15,6 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,10 @@ Source = str | os.PathLike | bytes | bytearray | np.ndarray | dict
 _FILES_FOR_PROCESSES = 64
 _HEADERS_AT_ONCE = 128
 _SHARED_MEMORY_BYTES = 2**30
+# batches that are read before they are wanted, beside one for each process
+_AHEAD = 3
+# of arrays and encoded audio in memory no more are taken at once
+_POOL_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ class Ready:
     paths: list[str | None]
     seconds: list[float]
     batch: Any
+
+    def halves(self) -> "tuple[Ready, Ready]":
+        """Return the longer and the shorter half of two rows or more."""
+        parts = slice(None, len(self.places) // 2), slice(len(self.places) // 2, None)
+        first, second = (Ready(self.places[part], self.paths[part], self.seconds[part], self.batch.rows(part)) for part in parts)
+        return first, second
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,13 @@ class Unreadable:
     place: int
     source: Source
     reason: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What the inputs raised where they should give the next one; comes behind all items."""
+
+    error: Exception
 
 
 def sorted_batches(seconds: dict[int, float], batch_seconds: float, *, equal: bool = False) -> list[list[int]]:
@@ -103,17 +119,25 @@ class Reader:
         self._engine, self._batch_seconds, self._longest = engine, batch_seconds, longest_seconds
         self._workers, self._pool = num_workers, pool
 
-    def read(self, inputs: Iterable[Source]) -> Iterator[Ready | Long | Unreadable]:
-        """Yield all inputs, each in one item.
+    def read(self, inputs: Iterable[Source]) -> Iterator[Ready | Long | Unreadable | Failed]:
+        """Yield all inputs, each in one item, and at last what they raised, or a TypeError where one is none of `Source`.
 
         Raises:
-            TypeError: An input is none of `Source`.
             ValueError: A process that decodes was killed.
         """
-        pools = self._pools(inputs)
+        try:
+            yield from self._read(inputs)
+        except BrokenProcessPool:  # also of what is submitted after it
+            raise ValueError(
+                "a process that decodes audio was killed, perhaps for want of memory; give fewer num_workers (--num-workers), or 0"
+            ) from None
+
+    def _read(self, inputs: Iterable[Source]) -> Iterator[Ready | Long | Unreadable | Failed]:
+        failed: list[Failed] = []
+        pools = self._pools(inputs, failed)
         following = next(pools, [])
         processes = self._use_processes(following)
-        ahead = 3 + (self._workers if processes else 0)
+        ahead = _AHEAD + (self._workers if processes else 0)
         with _executor(self._workers if processes else 0) as decoding, _executor(0) as preparing:
             waiting: deque[Future] = deque()
             headers = _headers(following, decoding)
@@ -124,7 +148,7 @@ class Reader:
                 headers = _headers(following, decoding)
                 sources = dict(pool)
                 seconds: dict[int, float] = {}
-                for place, found in zip(sources, (found for future in pool_headers for found in _result(future)), strict=True):
+                for place, found in zip(sources, (found for future in pool_headers for found in future.result()), strict=True):
                     if isinstance(found, str):
                         yield Unreadable(place, sources[place], found)
                     elif found > self._longest:
@@ -139,20 +163,31 @@ class Reader:
                         yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
+        yield from failed
 
-    def _pools(self, inputs: Iterable[Source]) -> Iterator[list[tuple[int, Source]]]:
-        numbered = enumerate(inputs)
-        while pool := list(islice(numbered, self._pool)):
-            for place, source in pool:
+    def _pools(self, inputs: Iterable[Source], failed: list[Failed]) -> Iterator[list[tuple[int, Source]]]:
+        pool, held = [], 0
+        try:
+            for place, source in enumerate(inputs):
                 if not isinstance(source, Source):
                     raise TypeError(f"input {place} is {type(source).__name__}, expected a path, bytes, a NumPy array or an audio dict")
+                pool.append((place, source))
+                held += _bytes_of(source)
+                if len(pool) == self._pool or held >= _POOL_BYTES:
+                    yield pool
+                    pool, held = [], 0
+        except Exception as error:  # whatever it is, the inputs before it are good
+            failed.append(Failed(error))
+        if pool:
             yield pool
 
     def _use_processes(self, pool: list[tuple[int, Source]]) -> bool:
         files = all(isinstance(source, str | os.PathLike) for _, source in pool)
         if not (self._workers and files and len(pool) >= _FILES_FOR_PROCESSES):
             return False
-        if (free := _shared_memory()) < _SHARED_MEMORY_BYTES:
+        # as much again as all batches that are read ahead
+        wanted = max(_SHARED_MEMORY_BYTES, 2 * (_AHEAD + self._workers) * self._batch_seconds * SAMPLING_RATE * 4)
+        if (free := _shared_memory()) < wanted:
             logger.warning("/dev/shm has %d MB free, too little for processes that decode; one thread does it, slowly", free // 10**6)
             return False
         return True
@@ -160,7 +195,7 @@ class Reader:
     def _prepare(self, sources: dict[int, Source], read: Future) -> list[Ready | Long | Unreadable]:
         """Make batches of what was decoded, several where headers told other lengths than there are."""
         waveforms, items, seconds = {}, [], {}
-        for (place, source), found in zip(sources.items(), _unpacked(_result(read)), strict=True):
+        for (place, source), found in zip(sources.items(), _unpacked(read.result()), strict=True):
             if isinstance(found, str):
                 items.append(Unreadable(place, source, found))
             elif (length := len(found) / SAMPLING_RATE) > self._longest:
@@ -172,6 +207,15 @@ class Reader:
             paths = [path_of(sources[place]) for place in places]
             items.append(Ready(places, paths, [seconds[place] for place in places], batch))
         return items
+
+
+def _bytes_of(source: Source) -> int:
+    """Return how much of an input is in memory, of which a path is nothing."""
+    if isinstance(source, dict):
+        source = source["array"] if source.get("array") is not None else source.get("bytes")
+    if isinstance(source, bytes | bytearray):
+        return len(source)
+    return getattr(source, "nbytes", 0)
 
 
 def path_of(source: Source) -> str | None:
@@ -234,15 +278,6 @@ def _unpacked(read: list[np.ndarray | str] | tuple[torch.Tensor, list[int | str]
         else:
             yield joined[start : start + length]
             start += length
-
-
-def _result(future: Future) -> Any:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise ValueError(
-            "a process that decodes audio was killed, perhaps for want of memory; give fewer num_workers (--num-workers), or 0"
-        ) from None
 
 
 @contextmanager

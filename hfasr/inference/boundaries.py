@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hfasr.audio import SAMPLING_RATE
+from hfasr.inference.long.silence import longest_run
 
 HOP_SECONDS = 0.005
 _HOP, _FFT, _WINDOW, _BINS = 80, 512, 320, 20
@@ -126,7 +127,7 @@ def place_boundaries(log_mel: np.ndarray, firsts: np.ndarray, lasts: np.ndarray)
         left = at[1][place - 1] if place else None
         right = at[0][place] + 1 if place < len(firsts) else None
         if left is not None and right is not None and right - left <= 2 * reach:
-            first, last = _longest(quiet[left:right])
+            first, last = longest_run(quiet[left:right])
             if last - first >= pause:
                 stops[place - 1], starts[place] = left + first - 0.5, left + last - 0.5
             else:
@@ -134,18 +135,12 @@ def place_boundaries(log_mel: np.ndarray, firsts: np.ndarray, lasts: np.ndarray)
             continue
         if left is not None:
             part = quiet[left : left + reach]
-            stops[place - 1] = left + _longest(part)[0] - 0.5 if part.any() else left + 1
+            stops[place - 1] = left + longest_run(part)[0] - 0.5 if part.any() else left + 1
         if right is not None:
             begin = max(0, right - reach)
             part = quiet[begin:right]
-            starts[place] = begin + _longest(part)[1] - 0.5 if part.any() else right - 2
+            starts[place] = begin + longest_run(part)[1] - 0.5 if part.any() else right - 2
     return np.clip(starts, 0, ends) * HOP_SECONDS, np.clip(stops, 0, ends) * HOP_SECONDS
-
-
-def _longest(quiet: np.ndarray) -> tuple[int, int]:
-    """Return the first place and the end of the longest run of True; (0, 0) without one."""
-    edges = np.flatnonzero(np.diff(quiet.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-    return tuple(edges[np.argmax(edges[:, 1] - edges[:, 0])].tolist()) if len(edges) else (0, 0)
 
 
 def _split(log_mel: np.ndarray) -> int:

@@ -35,6 +35,10 @@ class Batch:
     lengths: torch.Tensor
     """How much of each row is valid `(B,)`, int64."""
 
+    def rows(self, which: slice) -> "Batch":
+        """Return some of the rows, as long as they are here."""
+        return Batch(self.name, self.values[which], self.lengths[which])
+
 
 class TorchEngine:
     """A CTC network on a device, in PyTorch.
@@ -118,7 +122,7 @@ class TorchEngine:
             row[len(waveform) :] = 0.0
         return Batch(_WAVEFORMS, values, lengths)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: what a model keeps from one call to the next could not be trained with
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the log-probabilities of a batch that `prepare` made, on CUDA before they are computed: reading them waits for them.
 

@@ -14,17 +14,18 @@ from transformers import PreTrainedTokenizerBase
 
 from hfasr.corpora.rows import column, iter_values, plain, with_column
 from hfasr.corpora.targets import add_target
+from hfasr.decoding.beam import BeamDecoder
+from hfasr.decoding.language_model import is_of_symbols, lm_words
 from hfasr.evaluation.card import public_name
-from hfasr.evaluation.results import utterances_of, write_results
-from hfasr.files import write_jsonl
-from hfasr.inference.engine import TorchEngine
+from hfasr.evaluation.results import made_by, utterances_of, write_results
+from hfasr.files import make_folder, write_jsonl
 from hfasr.inference.held_out import purpose
 from hfasr.inference.transcriber import Decoder, Transcriber
 from hfasr.inference.tune import HOTWORD_GRID, LM_GRID, TUNE_SECONDS, tune
 from hfasr.text.normalize import Normalizer
 from hfasr.text.phonemize import Phonemizer
 from hfasr.text.targets import is_recorded, target_maker
-from hfasr.text.vocabulary import missing_symbols
+from hfasr.text.vocabulary import missing_symbols, stored_record
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def evaluate_model(
     """
     folder = check_output(output, replace)
     check_tuning(tune_on, beam)
-    decoder = None if beam is None else lambda engine: _beam_decoder(engine, beam)
+    decoder = None if beam is None else lambda engine: BeamDecoder(engine.tokenizer, engine.blank, **beam)
     transcriber = Transcriber(model, device=device, batch_seconds=batch_seconds, decoder=decoder, window_seconds=_WHOLE_SECONDS)
     tokenizer = transcriber.engine.tokenizer
     to_target, counted = target_maker(tokenizer, unit=unit, language=language, lexicon=lexicon), "character"
@@ -107,7 +108,7 @@ def evaluate_model(
         "corpus": public_name(name),
         "targets": {"unit": counted, **{key: value for key, value in to_target.record.items() if value is not None}},
         "hypotheses_normalized": normalize is not None,
-        "decoder": _plain(transcriber.decoder, beam),
+        "decoder": _decoding(transcriber.decoder, beam),
         "tuned": tuned,
         "missing_symbols": missing,
         "left_out": len(left_out),
@@ -123,16 +124,19 @@ def check_output(output: str | os.PathLike, replace: bool) -> Path:
 
     Raises:
         PermissionError: It cannot be written to.
-        ValueError: It is a file, holds a model or a run, or an evaluation that is not to be replaced.
+        ValueError: It is a file, cannot be made, holds a model, a run or other files, or an evaluation that is not to be replaced.
     """
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder to write the evaluation to")
     if any((folder / name).exists() for name in ("config.json", "recipe.json")):
         raise ValueError(f"{folder} holds a model or a run, whose own results would be lost; give another folder")
-    if any((folder / name).exists() for name in _OURS) and not replace:
+    names = {file.name for file in folder.iterdir() if not file.name.startswith(".")} if folder.exists() else set()
+    if not names <= set(_OURS) and not names >= {"results.json", "predictions.jsonl"}:
+        raise ValueError(f"{folder} holds files that are no evaluation of hfasr; give a new folder, so that none is overwritten")
+    if names and not replace:
         raise ValueError(f"{folder} holds an evaluation; give another folder, or replace it (--replace)")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"cannot write to the folder {folder}")
     return folder
@@ -154,16 +158,8 @@ def check_tuning(tune_on: Collection[str] | None, beam: Mapping[str, object] | N
         raise ValueError("there is nothing to tune: give a language model (--lm) or hotwords (--hotwords)")
 
 
-def _beam_decoder(engine: TorchEngine, beam: Mapping[str, object]) -> Decoder:
-    from hfasr.decoding.beam import BeamDecoder
-
-    return BeamDecoder(engine.tokenizer, engine.blank, **beam)
-
-
 def _writes_words(tokenizer: PreTrainedTokenizerBase, beam: Mapping[str, object]) -> bool:
     """Tell whether a beam search makes words of a model's phonemes."""
-    from hfasr.decoding.language_model import is_of_symbols, lm_words
-
     return "lexicon" in beam or ("lm" in beam and not is_of_symbols(lm_words(Path(beam["lm"])), tokenizer))
 
 
@@ -190,7 +186,7 @@ def _tune(
     return {"split": split, **found}
 
 
-def _plain(decoder: Decoder, beam: Mapping[str, object] | None) -> dict:
+def _decoding(decoder: Decoder, beam: Mapping[str, object] | None) -> dict:
     """Say what decoded, with the weights that it has in the end."""
     if beam is None:
         return {"name": "best path"}
@@ -229,10 +225,12 @@ def _missing(corpus: DatasetDict, tokenizer: PreTrainedTokenizerBase, to_target:
     found = {}
     for split, rows in corpus.items():
         if is_recorded(tokenizer) or isinstance(to_target, Phonemizer):
-            unit = (tokenizer.init_kwargs.get("hfasr") or {}).get("unit", "phoneme")
+            unit = stored_record(tokenizer).get("unit", "phoneme")
             counts = missing_symbols(iter_values(rows, "target"), tokenizer, unit)
         else:
-            known = set("".join(to_target(list(tokenizer.get_vocab())))) | {" "}
+            symbols = sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))  # "<unk>" is no u, n and k
+            # a normalizer takes a lone apostrophe away, which stands inside words
+            known = {" ", *"".join(to_target(symbols)), *(symbol.lower() for symbol in symbols)}
             counts = Counter(symbol for target in iter_values(rows, "target") for symbol in target)
             counts = Counter({symbol: count for symbol, count in counts.items() if symbol not in known})
         if counts:
@@ -243,16 +241,12 @@ def _missing(corpus: DatasetDict, tokenizer: PreTrainedTokenizerBase, to_target:
 
 
 def _details(evaluation: Mapping) -> dict[str, str]:
-    targets = evaluation["targets"]
-    makers = [f"espeak-ng {targets['espeak_version']}, voice {targets['voice']}"] if targets.get("voice") else []
-    makers += ["a lexicon"] if "lexicon_sha256" in targets else []
-    makers += [f"text normalized by the rules of {targets['normalizer']}"] if "normalizer" in targets else []
     recognised = ", of the recognised text too" if evaluation["hypotheses_normalized"] else ""
     return {
         "Model": evaluation["model"] or "a model in memory",
         "Corpus": f"{evaluation['corpus'] or 'rows in memory'}, {evaluation['left_out']} left out",
         "Decoding": _described(evaluation["decoder"], evaluation["tuned"]),
-        "Targets": f"{targets['unit']}s of {' and '.join(makers)}{recognised}",
+        "Targets": made_by(evaluation["targets"]) + recognised,
     }
 
 

@@ -1,5 +1,6 @@
 """Transcript: what was said in one recording, and when."""
 
+import unicodedata
 from dataclasses import dataclass
 
 
@@ -42,3 +43,9 @@ class Transcript:
     """The model's symbols but for word boundaries: characters, phonemes or sentencepieces."""
     readings: tuple[Reading, ...] = ()
     """The n best, best first, where more than one was asked for."""
+
+
+def one_line(text: str) -> str:
+    """Return text without line breaks and other control characters, which a model's symbols may hold: they would end a line, a cue or
+    an interval, or move a terminal's cursor."""
+    return "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in text)

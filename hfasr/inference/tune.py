@@ -1,6 +1,6 @@
 """The numbers of a decoder that make the fewest errors on a development split; the network runs once, the decoder for each trial.
 
-Letters in shapes: B utterances, T output frames, V vocabulary.
+Shapes: B utterances, T output frames, V vocabulary.
 """
 
 import logging
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hfasr.audio import AudioError, load_audio
+from hfasr.audio import SAMPLING_RATE, AudioError, load_audio
 from hfasr.corpora.rows import column, plain
 from hfasr.decoding.beam import BeamDecoder
 from hfasr.decoding.greedy import labels_to_text
@@ -28,6 +28,7 @@ HOTWORD_GRID = {"hotword_weight": (0.5, 1.5, 2.5)}
 TUNE_SECONDS = 600.0
 # longer ones would need windows, and few splits to develop on have any
 _LONGEST_SECONDS = 40.0
+_BATCH_SECONDS = 60.0
 
 
 def tune(
@@ -109,9 +110,9 @@ def _log_probs(engine: TorchEngine, rows: Dataset) -> tuple[list[str], list[tupl
         references.append(target)
     if not waveforms:
         raise ValueError(f"no row can be used to tune on: of {len(rows)} up to {_LONGEST_SECONDS:g} s none can be read")
-    lengths = {place: float(len(waveform)) for place, waveform in enumerate(waveforms)}
+    lengths = {place: len(waveform) / SAMPLING_RATE for place, waveform in enumerate(waveforms)}
     batches = []
-    for places in sorted_batches(lengths, 60 * 16_000, equal=engine.equal_lengths):
+    for places in sorted_batches(lengths, _BATCH_SECONDS, equal=engine.equal_lengths):
         log_probs, frames = engine.log_probs([waveforms[place] for place in places])
         batches.append((places, log_probs.cpu(), frames))
     return references, batches

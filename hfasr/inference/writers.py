@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hfasr.files import write_text
-from hfasr.inference.transcript import Reading, Transcript, Unit
+from hfasr.inference.transcript import Reading, Transcript, Unit, one_line
 
 SUFFIXES = {"txt": ".txt", "jsonl": ".jsonl", "srt": ".srt", "vtt": ".vtt", "textgrid": ".TextGrid", "ctm": ".ctm"}
 FORMATS = tuple(SUFFIXES)
@@ -136,16 +136,13 @@ def _in_ticks(units: Sequence[Unit], per_second: int) -> list[_Timed]:
 
 
 def _plain(text: str) -> str:
-    """Return text in one line, without control characters, which would end a cue or an interval."""
-    return " ".join("".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in text).split())
+    """Return text in one line, with single spaces."""
+    return " ".join(one_line(text).split())
 
 
 def _clock(ms: int, point: str) -> str:
     seconds, ms = divmod(ms, 1_000)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{ms:03}"
-
-
-# subtitles
 
 
 def _width(text: str) -> int:
@@ -225,9 +222,6 @@ def _lines(pieces: Sequence[str]) -> list[str]:
     return [*lines, line.rstrip()]
 
 
-# Praat
-
-
 def _textgrid(transcript: Transcript, symbols: str) -> str:
     per_second = 1_000_000
     tiers = {"words": _in_ticks(transcript.words, per_second), symbols: _in_ticks(transcript.symbols, per_second)}
@@ -259,9 +253,6 @@ def _without_gaps(timed: Sequence[_Timed], duration: int) -> list[_Timed]:
 
 def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
-
-
-# NIST
 
 
 def _ctm(transcript: Transcript, name: str) -> str:

@@ -32,10 +32,6 @@ class FrameGrid:
         """Return where frame `frame` begins, half a stride before its centre, but not before the audio; an end is where the next begins."""
         return max(0.0, (self.centre + (frame - 0.5) * self.stride) / self.sampling_rate)
 
-    def frame_at(self, seconds: float) -> int:
-        """Return the frame, counted from 0, whose centre is nearest; it may lie past the end."""
-        return max(0, round((seconds * self.sampling_rate - self.centre) / self.stride))
-
 
 def frame_grid(model: PreTrainedModel, processor: ProcessorMixin) -> FrameGrid:
     """Work out where a model's frames are, from its front end and its strides.

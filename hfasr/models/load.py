@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -30,7 +31,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING
 
-from hfasr.text.vocabulary import check_target_record
+from hfasr.text.vocabulary import check_target_record, stored_record
 
 from .citrinet import CitrinetConfig
 from .encoder import ConvEncoderConfig
@@ -211,14 +212,25 @@ def _read_checkpoint(
         own_head: whether the checkpoint's own head and tokenizer are wanted, and must be there and fit.
     """
     # float32 whatever the file holds: mixed precision needs full-precision weights to update
-    model, report = AutoModelForCTC.from_pretrained(
-        name, config=config, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
-    )
+    try:
+        model, report = AutoModelForCTC.from_pretrained(
+            name, config=config, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(f"{name}: its weights have other shapes than its config.json says; take both from one checkpoint") from error
+    except (SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is None:  # of Transformers, in words
+            raise
+        raise ValueError(f"{name}: its weights are no whole file ({error}); copy or download them again") from error
     has_head = not any(key.startswith(HEADS) for key in report["missing_keys"])
     if own_head:
         tokenizer = _own_tokenizer(name, model.config, has_head, trust_remote_code)
     else:
         tokenizer = _old_tokenizer(name, trust_remote_code) if has_head else None
+        if has_head and tokenizer is None:
+            logger.warning("%s has a CTC head but no tokenizer that names its symbols: no row of the head is kept", name)
     return model, _load_feature_extractor(name, model.config, trust_remote_code), tokenizer
 
 
@@ -249,6 +261,8 @@ def _load_config(name: str, trust_remote_code: bool) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except OSError as error:
         reason = str(error).splitlines()[0]
+        if path.is_dir():
+            raise OSError(f"{name}/config.json cannot be read: {reason}") from error
         raise OSError(f"{name!r} is no folder here and could not be had from the Hugging Face Hub: {reason}") from error
     _check_family(config)
     return config
@@ -279,13 +293,13 @@ def _old_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBas
         return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     # a checkpoint without vocabulary files: Transformers opens None (TypeError) or finds no class (ValueError, OSError)
     except (OSError, TypeError, ValueError) as error:
-        logger.warning("%s has a CTC head but no tokenizer that names its symbols (%s): no row of the head is kept", name, error)
+        logger.debug("%s has no tokenizer: %s", name, error)
         return None
 
 
 def _check_targets(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> None:
     """Refuse equal symbols that mean something else: those of one voice in two versions of espeak-ng."""
-    stored, record = (tokenizer.init_kwargs.get("hfasr") or {} for tokenizer in (old, new))
+    stored, record = map(stored_record, (old, new))
     if stored.get("voice") is not None and stored["voice"] == record.get("voice"):
         check_target_record(stored, record, same_rows=False)
 
@@ -296,7 +310,10 @@ def _own_tokenizer(name: str, config: PreTrainedConfig, has_head: bool, trust_re
         raise ValueError(f"{name} has no CTC head yet. Give a tokenizer: load_model(name, tokenizer)")
     tokenizer = _old_tokenizer(name, trust_remote_code)
     if tokenizer is None:
-        raise ValueError(f"{name} holds no tokenizer. Give one: load_model(name, tokenizer)")
+        raise ValueError(
+            f"{name} holds no tokenizer, so that nobody knows what its outputs mean. Copy the files of its tokenizer into it"
+            " (vocab.json, tokenizer_config.json), or give one: load_model(name, tokenizer)"
+        )
     # Wav2Vec2CTCTokenizer appends bos and eos behind the vocabulary; many published heads have no rows for them
     boundaries = {tokenizer.bos_token_id, tokenizer.eos_token_id}
     symbols = 1 + max(index for index in tokenizer.get_vocab().values() if index not in boundaries)

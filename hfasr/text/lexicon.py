@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from unicodedata import category, is_normalized, normalize
 
@@ -108,13 +108,9 @@ def load_lexicon(source: str | os.PathLike | Mapping[str, str]) -> Lexicon:
     if not path.is_file():
         raise FileNotFoundError(f"the lexicon {path} is not there; give a file of lines word<TAB>phonemes")
     entries, alternates, problems, several = {}, {}, [], set()
-    for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
-        try:
-            line = raw.decode()
-        except UnicodeDecodeError:
+    for number, line in entry_lines(path):
+        if line is None:
             problems.append(f"line {number} is not UTF-8")
-            continue
-        if not line.strip() or line.startswith("#"):
             continue
         word, tab, phonemes = line.partition("\t")
         word = word.strip()
@@ -132,6 +128,18 @@ def load_lexicon(source: str | os.PathLike | Mapping[str, str]) -> Lexicon:
         example = min(several)
         logger.warning("%s: %d words have several pronunciations, the first is taken, for example of %s", path, len(several), example)
     return Lexicon(entries)
+
+
+def entry_lines(path: Path) -> Iterator[tuple[int, str | None]]:
+    """Yield number, from 1, and text of the lines of a UTF-8 file, None for one that is not UTF-8; not those empty or beginning with #."""
+    for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        try:
+            line = raw.decode()
+        except UnicodeDecodeError:
+            yield number, None
+            continue
+        if line.strip() and not line.startswith("#"):
+            yield number, line
 
 
 def split_signs(chunk: str) -> list[str]:

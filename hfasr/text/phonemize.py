@@ -223,5 +223,8 @@ def _backend(voice: str):
     EspeakWrapper.set_data_path(espeak.data_path())
     quiet = logging.getLogger("hfasr.phonemizer")
     quiet.setLevel(logging.ERROR)  # phonemizer counts switched words in a warning per batch
+    if not EspeakBackend.is_supported_language(voice):  # "en" is a code of several voices, of which one has to be named
+        near = [code for code in EspeakBackend.supported_languages() if code.partition("-")[0] == voice.partition("-")[0]]
+        raise ValueError(f"phonemes of {voice!r} are not those of one voice; give {' or '.join(near) or 'another code'}")
     backend = EspeakBackend(voice, language_switch="keep-flags", with_stress=False, words_mismatch="ignore", logger=quiet)
     return backend, Separator(phone=" ", word=f" {WORD_BAR} ", syllable="")

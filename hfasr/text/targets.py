@@ -6,12 +6,12 @@ from transformers import PreTrainedTokenizerBase, Wav2Vec2PhonemeCTCTokenizer
 
 from hfasr.text.normalize import Normalizer
 from hfasr.text.phonemize import WORD_BAR, Phonemizer
-from hfasr.text.vocabulary import check_target_record, evaluated_as
+from hfasr.text.vocabulary import check_target_record, evaluated_as, stored_record
 
 
 def is_recorded(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tell whether a tokenizer says how the targets of its model were made, as those trained by hfasr do."""
-    return any(name in _record(tokenizer) for name in ("voice", "lexicon_sha256", "normalizer"))
+    return any(name in stored_record(tokenizer) for name in ("voice", "lexicon_sha256", "normalizer"))
 
 
 def target_maker(
@@ -35,7 +35,7 @@ def target_maker(
         FileNotFoundError: There is no such lexicon or table of a language.
         ValueError: The record and the arguments differ, the lexicon or the language is missing, or espeak-ng is of another version.
     """
-    record = _record(tokenizer)
+    record = stored_record(tokenizer)
     known = record.get("unit") or ("phoneme" if isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer) else "character")
     if unit is not None and "unit" in record and evaluated_as(unit) != evaluated_as(known):
         raise ValueError(f"unit is {unit!r}, but the model was trained on {known}s; leave it out")
@@ -55,7 +55,3 @@ def target_maker(
         made = "made with another lexicon" if "lexicon_sha256" in record else "made without a lexicon"
         raise ValueError(f"the targets of the model were {made}, {lexicon} would change what its symbols mean")
     return maker
-
-
-def _record(tokenizer: PreTrainedTokenizerBase) -> dict:
-    return tokenizer.init_kwargs.get("hfasr") or {}

@@ -140,7 +140,7 @@ def encode_targets(tokenizer, targets: Iterable[str]) -> Labels:
     Only a tokenizer of `build_tokenizer` is known well enough for that; another one is asked target by target. Where the
     training text had no space, as in Chinese, a space is one `<unk>`; Transformers would spell out `<pad>` for it.
     """
-    unit = (tokenizer.init_kwargs.get("hfasr") or {}).get("unit")
+    unit = stored_record(tokenizer).get("unit")
     ours = unit in UNITS and len(tokenizer) == tokenizer.vocab_size
     encode = {"phoneme": _PhonemeIds, "character": _CharacterIds, "sentencepiece": _PieceIds}[unit](tokenizer) if ours else None
     ids, lengths = [], []
@@ -160,6 +160,11 @@ def target_record(targets: Iterable[str], **made_by: str | None) -> dict:
     for target in targets:
         digest.update(target.encode() + b"\n")
     return {"targets_sha256": digest.hexdigest(), **{name: value for name, value in made_by.items() if value is not None}}
+
+
+def stored_record(tokenizer) -> dict:
+    """Return what `build_tokenizer` put into a tokenizer: its unit and how the targets were made; {} for one that is not hfasr's."""
+    return tokenizer.init_kwargs.get("hfasr") or {}
 
 
 def check_target_record(stored: dict | None, record: dict, *, same_rows: bool) -> None:

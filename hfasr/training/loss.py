@@ -7,8 +7,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from hfasr.models.blocks import SqueezeExcite
+from hfasr.models.speed.padding import to_device
 from hfasr.training.batches.collator import PADDING
-from hfasr.training.batches.inputs import to_device
 
 
 def ctc_loss_sum(

@@ -15,7 +15,8 @@ from transformers.trainer_utils import IntervalStrategy
 
 from hfasr.audio import SAMPLING_RATE
 from hfasr.models.speed.flops import count_flops, peak_flops
-from hfasr.training.batches.inputs import INPUT_LENGTHS, LABEL_LENGTHS, input_of, to_device
+from hfasr.models.speed.padding import to_device
+from hfasr.training.batches.inputs import INPUT_LENGTHS, LABEL_LENGTHS, input_of
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from hfasr.corpora.rows import iter_values
 from hfasr.errors import user_errors
 from hfasr.evaluation.card import public_name, write_card
 from hfasr.evaluation.hub import check_push, push_run
-from hfasr.evaluation.results import rate_lines, utterances_of, write_results
+from hfasr.evaluation.results import made_by, rate_lines, utterances_of, write_results
 from hfasr.files import write_json, write_jsonl
 from hfasr.text.vocabulary import missing_symbols
 from hfasr.training.adapters import saved_parameters
@@ -293,13 +293,10 @@ def _details(folder: Path, run: dict) -> dict[str, str]:
     train = recipe["corpus"]["splits"].get("train")
     corpus = "embedded (synthetic speech)" if recipe["synthetic"] else public_name(recipe["corpus"]["name"])
     size = f"{train['hours']:.2f} h of training speech in {train['utterances']} utterances" if train else "training speech streamed"
-    targets = recipe["targets"]
-    makers = [f"espeak-ng {targets['espeak_version']}"] if targets.get("espeak_version") else []
-    makers += ["a lexicon"] if "lexicon_sha256" in targets else []
     return {
         "Model": f"{recipe['model_type']}, {recipe['parameters'] / 1e6:.2f} M parameters, from {public_name(recipe['base_model'])}",
         "Corpus": f"{corpus}, {size}, {recipe['corpus']['left_out']} left out",
-        "Targets": f"{targets['unit']}s" + (f" of {' and '.join(makers)}" if makers else ""),
+        "Targets": made_by(recipe["targets"]),
         "Training": f"{run['updates']} updates in {run['train_seconds'] / 60:.1f} minutes, {recipe['hardware']}",
     }
 

@@ -11,9 +11,9 @@ from transformers.trainer_utils import EvalPrediction
 from hfasr.corpora.rows import column, plain
 from hfasr.decoding.greedy import decode_frames, labels_to_text
 from hfasr.evaluation.metrics import RATE_NAMES, error_rate
+from hfasr.models.speed.padding import to_device
 from hfasr.training.batches.collator import PADDING
 from hfasr.training.batches.fitting import labelled
-from hfasr.training.batches.inputs import to_device
 
 
 def by_duration(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, list[int]]:

@@ -24,7 +24,7 @@ from rapidfuzz.distance import Levenshtein
 from hfasr.corpora import load_embedded
 from hfasr.decoding.greedy import GreedyDecoder, labels_to_text
 from hfasr.inference.engine import TorchEngine
-from hfasr.inference.windows import long_log_probs, transcribe_long
+from hfasr.inference.long.windows import long_log_probs, transcribe_long
 
 RATE, PAD = 16_000, int(0.3 * 16_000)
 # seconds of the pauses, and by how many dB utterances are louder or softer

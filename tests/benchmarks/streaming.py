@@ -20,7 +20,7 @@ from rapidfuzz.distance import Levenshtein
 from hfasr.corpora import load_embedded
 from hfasr.decoding.greedy import GreedyDecoder, labels_to_text
 from hfasr.inference.engine import TorchEngine
-from hfasr.inference.streaming import CHUNK_SECONDS, Streamer
+from hfasr.inference.long.streaming import CHUNK_SECONDS, Streamer
 
 RATE, PIECE = 16_000, 1_600
 LOOKAHEADS = (0.1, 0.3, 0.6, 1.0, 2.0, 4.0)

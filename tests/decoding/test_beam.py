@@ -5,6 +5,7 @@ import itertools
 import math
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -236,13 +237,14 @@ def test_a_sure_blank_is_passed_over_and_leaves_frames_and_scores(characters):
     assert all({3, 4, 8, 9}.issuperset(range(token.start_frame, token.end_frame)) for token in found.tokens)
 
 
-def test_half_a_word_of_a_closed_lexicon_is_none(characters, tmp_path):
+def test_half_a_word_of_a_closed_lexicon_is_none(characters, tmp_path, caplog):
     (tmp_path / "words.txt").write_text("аб\n", encoding="utf-8")
     log_probs = torch.full((1, 3, len(characters)), -40.0)
     log_probs[..., characters.get_vocab()["а"]] = 0
     (hypothesis,) = BeamDecoder(characters, 0, lexicon=tmp_path / "words.txt", beam_size=2).decode(log_probs.log_softmax(-1), [3])[0]
     assert (hypothesis.tokens, hypothesis.words) == ((), ())
     assert hypothesis.score == pytest.approx(-120)
+    assert "no sequence of the lexicon's words fits" in caplog.text
 
 
 def test_ten_thousand_symbols_are_not_too_many(characters):
@@ -253,6 +255,16 @@ def test_ten_thousand_symbols_are_not_too_many(characters):
     (hypothesis,) = decoder.decode(log_probs, [20_000])[0]
     assert len(hypothesis.tokens) == 10_000
     assert decoder.decode(log_probs[:, :2], [2])[0][0].tokens[0].id == 2
+
+
+def test_threads_may_share_it(characters):
+    decoder, log_probs = BeamDecoder(characters, characters.pad_token_id, hotwords=["а"]), []
+    for seed in range(4):
+        scores = torch.randn(1, 30, len(characters), generator=torch.Generator().manual_seed(seed))
+        log_probs.append((3 * scores).log_softmax(-1))
+    expected = [decoder.decode(each, [30]) for each in log_probs]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda each: decoder.decode(each, [30]), log_probs * 4)) == expected * 4
 
 
 def test_weights_can_be_changed_without_reading_the_model_again(characters, tmp_path):
@@ -277,6 +289,17 @@ def test_a_lexicon_alone_holds_the_text_to_its_words(characters, tmp_path):
             0,
             lambda labels: 0.0 if set(labels_to_text(labels, characters).split()) <= allowed else -np.inf,
         )
+
+
+def test_words_of_a_lexicon_are_written_as_the_targets_are(tmp_path):
+    tokenizer = build_tokenizer(["нур ай беш"], "character", record={"normalizer": "ky"})
+    (tmp_path / "words.txt").write_text("Нур\nАЙ!\n5\n", encoding="utf-8")
+    decoder = BeamDecoder(tokenizer, 0, lexicon=tmp_path / "words.txt")
+    scores = torch.full((1, 10, len(tokenizer)), -4.0)
+    for frame, symbol in enumerate("нур|беш|ай"):
+        scores[0, frame, tokenizer.get_vocab()[symbol]] = 4.0
+    (hypothesis,) = decoder.decode(scores.log_softmax(-1), [10])[0]
+    assert [word.text for word in hypothesis.words] == ["нур", "беш", "ай"]
 
 
 def test_a_model_of_phonemes_spells_the_words_of_the_language_model_by_its_voice(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import ParakeetTokenizer
 
-from hfasr.decoding.greedy import best_path, collapse, decode_frames, labels_to_text
+from hfasr.decoding.greedy import GreedyDecoder, best_path, collapse, decode_frames, labels_to_text
 from hfasr.text.vocabulary import build_tokenizer
 
 
@@ -51,3 +51,10 @@ def test_frames_give_the_target_and_padding_gives_nothing(unit, target):
     padded = np.array([frames + [-100] * 5, [tokenizer.pad_token_id] * len(frames) + [-100] * 5])
     assert decode_frames(padded, tokenizer, tokenizer.pad_token_id) == [target, ""]
     assert labels_to_text([*labels, -100, -100], tokenizer) == target
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_labels_of_a_large_vocabulary_in_half_precision(dtype):
+    log_probs = torch.full((1, 3, 5000), -9.0, dtype=dtype)
+    log_probs[0, range(3), [4321, 0, 2049]] = 0
+    assert [token.id for token in GreedyDecoder(0).decode(log_probs, [3])[0][0].tokens] == [4321, 2049]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from hfasr import cli
 from hfasr.decoding.lm_text import iter_text, iter_units
 from hfasr.text.normalize import Normalizer
 from hfasr.text.phonemize import Phonemizer
@@ -31,13 +30,16 @@ def unigrams(path: Path) -> set[str]:
     return {line.split("\t")[1] for line in section.split("\n")} - {"<unk>", "<s>", "</s>"}
 
 
-def run(capsys, monkeypatch, *words: object, status: int = 0) -> str:
-    monkeypatch.setattr(sys, "argv", ["hfasr", "lm", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    captured = capsys.readouterr()
-    assert (ended.value.code or 0) == status, captured.err
-    return captured.err if status else captured.out
+@pytest.fixture
+def run(verb):
+    """Run `hfasr lm`; return what it printed, or where it is to fail what it said."""
+
+    def run(*words: object, status: int = 0) -> str:
+        found, printed, told = verb("lm", *words)
+        assert found == status, told
+        return told if status else printed
+
+    return run
 
 
 def test_units_of_plain_text(caplog):
@@ -84,28 +86,35 @@ def test_files_are_read_line_by_line(tmp_path, monkeypatch):
         list(iter_text([str(tmp_path)]))
 
 
-def test_verb_for_words(tmp_path, capsys, monkeypatch):
+def test_verb_for_words(tmp_path, run):
     text, arpa = tmp_path / "text", tmp_path / "x.arpa"
     text.write_text("\n".join(LINES), encoding="utf-8")
-    shown = run(capsys, monkeypatch, text, "-o", arpa, "--order", 2)
+    shown = run(text, "-o", arpa, "--order", 2)
     assert shown.splitlines()[-1] == f"written: {arpa}"
     assert shown.split()[:2] == ["1-grams", "10"]
     assert "Ал" in unigrams(arpa)
-    run(capsys, monkeypatch, text, "-o", arpa, "--language", "ky", "--prune", "0 1")
+    run(text, "-o", arpa, "--language", "ky", "--prune", "0 1")
     assert unigrams(arpa) == {"ал", "келди", "барды", "бала"}
 
 
-def test_verb_for_the_symbols_of_a_model(checkpoint, tmp_path, capsys, monkeypatch):
+def test_verb_for_the_symbols_of_a_model(checkpoint, tmp_path, run):
     text, arpa = tmp_path / "text", tmp_path / "x.arpa"
     text.write_text("\n".join(LINES), encoding="utf-8")
-    run(capsys, monkeypatch, text, "-o", arpa, "--model", checkpoint / "character", "--order", 4)
+    run(text, "-o", arpa, "--model", checkpoint / "character", "--order", 4)
     assert unigrams(arpa) == {*"алкедибры|"}
-    run(capsys, monkeypatch, text, "-o", arpa, "--model", checkpoint / "phoneme")
+    run(text, "-o", arpa, "--model", checkpoint / "phoneme")
     assert unigrams(arpa) == {*Phonemizer("ky")(" ".join(LINES)).split()}
-    run(capsys, monkeypatch, text, "-o", arpa, "--model", checkpoint / "phoneme", "--unit", "word")
+    run(text, "-o", arpa, "--model", checkpoint / "phoneme", "--unit", "word")
     assert unigrams(arpa) == {"ал", "келди", "барды", "бала"}
-    message = run(capsys, monkeypatch, text, "-o", arpa, "--model", checkpoint / "character", "--unit", "phoneme", status=2)
+    message = run(text, "-o", arpa, "--model", checkpoint / "character", "--unit", "phoneme", status=2)
     assert "the model was trained on characters" in message
+
+
+def test_verb_does_not_write_over_its_text(tmp_path, run):
+    text = tmp_path / "text"
+    text.write_text("a b\n", encoding="utf-8")
+    assert "is the text that is read; give another name" in run(text, "-o", text, status=2)
+    assert text.read_text("utf-8") == "a b\n"
 
 
 def test_verb_from_a_pipe(tmp_path):
@@ -127,9 +136,9 @@ def test_verb_from_a_pipe(tmp_path):
         (["-o", "/nowhere/at/x.arpa"], "cannot write /nowhere/at/x.arpa: its folder does not exist"),
     ],
 )
-def test_verb_refuses(options, message, tmp_path, capsys, monkeypatch):
+def test_verb_refuses(options, message, tmp_path, run):
     text = tmp_path / "text"
     text.write_text("a b\n", encoding="utf-8")
-    found = run(capsys, monkeypatch, text, "-o", tmp_path / "x.arpa", *options, status=2)
+    found = run(text, "-o", tmp_path / "x.arpa", *options, status=2)
     assert message in found
     assert not (tmp_path / "x.arpa").exists()

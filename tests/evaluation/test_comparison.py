@@ -69,22 +69,24 @@ def test_pairing_sees_what_separate_intervals_hide():
 
 
 def test_groups_splits_and_order():
-    speakers = ["x", "x", "y", "y"]
-    first, second = (_system(errors, [4] * 4, speaker=speakers) for errors in ([1, 1, 2, 2], [0, 0, 3, 3]))
+    speakers = [*"xxxxxyyyyyz"]
+    systems = ([1] * 5 + [2] * 5 + [1], [0] * 5 + [3] * 5 + [1])
+    first, second = (_system(errors, [4] * 11, speaker=speakers) for errors in systems)
     other = [row | {"split": "validation"} for row in first]
     found = compare(first + other, second[::-1] + [row | {"split": "train"} for row in second], "phoneme")
     assert list(found) == ["test"]
     assert list(found["test"]["groups"]) == ["speaker"]  # all are as long
     groups = found["test"]["groups"]["speaker"]
-    assert {name: group["per"]["improvement"] for name, group in groups.items()} == {"x": 1.0, "y": 0.0}
+    assert {name: group["per"]["improvement"] for name, group in groups.items()} == {"x": 1.0, "y": 0.0, "z": None}
     assert found["test"]["per"]["difference"] == 0.0
     lines = comparison_lines(found)
     assert [line.split()[:3] for line in lines[1:]] == [
-        ["test", "PER", "37.50"],
+        ["test", "PER", "36.36"],
         ["test", "PFER", lines[2].split()[2]],
-        *[["test", "speaker", name] for name in "xy"],
+        *[["test", "speaker", name] for name in "xyz"],
     ]
-    assert " ".join(lines[3].split()) == "test speaker x PER 25.00 0.00 -25.00 -25.00 to -25.00 100.0 % 2"
+    assert " ".join(lines[3].split()) == "test speaker x PER 25.00 0.00 -25.00 -25.00 to -25.00 100.0 % 5"
+    assert " ".join(lines[5].split()) == "test speaker z PER 25.00 25.00 +0.00 - - 1"
     many = {"test": found["test"] | {"groups": {"speaker": dict.fromkeys(map(str, range(21)), groups["x"])}}}
     assert len(comparison_lines(many)) == 3
 

@@ -1,27 +1,18 @@
 """`hfasr align` as a user runs it, with a tiny model of random weights."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from hfasr import cli
 from hfasr.audio import write_audio
+from hfasr.inference.aligner import Aligner
+from hfasr.inference.transcript import Transcript, Unit
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, checkpoint):
-    """Run `hfasr align` in this process; return exit status, what it printed and its messages."""
-
-    def run(*words: object, model: object = checkpoint) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hfasr", "align", "--model", str(model), "--language", "ky", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
+def run(verb, checkpoint):
+    return lambda *words, model=checkpoint: verb("align", "--model", model, "--language", "ky", *words)
 
 
 @pytest.fixture
@@ -72,6 +63,27 @@ def test_a_folder_is_aligned_and_what_cannot_be_is_listed(folder, run, tmp_path)
     assert "e.mp3: not audio" in told
 
 
+def test_one_that_cannot_be_spelled_is_listed_by_its_name(folder, run, tmp_path):
+    (folder / "a.txt").write_text("цирк", encoding="utf-8")
+    status, _, told = run(folder, "--output", tmp_path / "out")
+    assert status == 1
+    assert f"{folder / 'a.wav'}: the model cannot spell цирк: it has" in told
+    assert "Loading weights" not in told
+
+
+def test_a_text_of_another_recording_is_doubted(folder, run, tmp_path, monkeypatch):
+    words = lambda text: tuple(Unit(word, i, i + 0.5, 0.9 if word == "Ал" else 0.1) for i, word in enumerate(text.split()))
+    monkeypatch.setattr(Aligner, "__call__", lambda self, path, text: Transcript(text, path, 2.0, words=words(text)))
+    assert run(folder / "a.wav", "Ал Ал келди")[2] == ""  # 0.63
+    doubt = "the text may not be what is said: the mean confidence of its words is 0.37, that of right texts above 0.4"
+    assert doubt in run(folder / "a.wav", "Ал келди келди")[2]
+    (folder / "a.txt").write_text("Ал Ал келди", encoding="utf-8")
+    told = run(folder, "--output", tmp_path / "out")[2]
+    assert "3 texts may not be what is said" in told
+    assert f"  0.10 {folder / 'below' / 'b.flac'}\n" in told
+    assert f"0.63 {folder / 'a.wav'}" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -81,12 +93,14 @@ def test_a_folder_is_aligned_and_what_cannot_be_is_listed(folder, run, tmp_path)
         (["{in}/a.wav", "ал", "-o", "{in}/x.doc"], "no ending that tells a format; expected one of .txt"),
         (["{in}/a.wav", "ал", "-o", "{in}/x.srt", "--format", "srt,ctm"], "--format names 2 formats for one file"),
         (["{in}/a.wav", "ал", "-o", "{in}/x", "--format", "praat"], "there is no format 'praat'; give some of txt"),
+        (["{in}/a.wav", "ал", "-o", "{in}/x", "--format", ""], "there is no format ''"),
         (["{in}/a.wav", "ал", "-o", "{in}/missing/x.srt"], "its folder does not exist"),
         (["{in}/a.wav", "{in}/a.txt", "-o", "{in}/a.txt"], "is what is to be aligned; give another name"),
         (["{in}", "ал"], "holds 5 recordings; leave the text out"),
         (["{in}"], "holds 5 recordings; give --output"),
+        (["{in}", "-o", "/proc/foo"], "error: /proc/foo cannot be written (No such file or directory)"),
         (["{in}", "-o", "{in}", "--format", "txt"], "--format names txt, but the texts are there already"),
-        (["{in}/a.wav", "цирк"], "no output for 1 of the text's symbols"),
+        (["{in}/a.wav", "цирк"], "the model cannot spell цирк: it has no output for ц"),
         (["{in}/a.wav", "*"], "no word that can be said"),
     ],
 )

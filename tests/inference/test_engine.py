@@ -8,6 +8,7 @@ from transformers import (
     LasrFeatureExtractor,
     ParakeetFeatureExtractor,
     SeamlessM4TFeatureExtractor,
+    Wav2Vec2ConformerConfig,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Processor,
 )
@@ -15,7 +16,7 @@ from transformers import (
 from hfasr.decoding.greedy import best_path, labels_to_text
 from hfasr.inference.engine import Batch, TorchEngine
 from hfasr.models.front_ends import extract, extract_on_device, works_on_device
-from hfasr.models.load import input_lengths
+from hfasr.models.load import input_lengths, load_model
 from hfasr.models.mel import FRAMINGS, NORMALIZATIONS, MelFeatureExtractor
 
 
@@ -46,12 +47,13 @@ def test_a_hundred_clips_alone_and_in_batches(family, build_model, clips):
     engine = TorchEngine((model, processor))
     assert not engine.equal_lengths
     order, furthest, symbols = np.random.default_rng(1).permutation(len(clips)), 0.0, set()
+    by_hand = [alone(model, processor, clip) for clip in clips]
     # sorted by length as a transcriber has them, and without any order
     for places in [*np.array_split(np.argsort([len(clip) for clip in clips]), 5), *np.array_split(order, 5)]:
         log_probs, lengths = engine.log_probs([clips[place] for place in places])
         paths = best_path(log_probs, lengths, blank=engine.blank)
         for place, row, frames, path in zip(places, log_probs, lengths.tolist(), paths, strict=True):
-            expected = alone(model, processor, clips[place])
+            expected = by_hand[place]
             assert frames == len(expected)
             furthest = max(furthest, (row[:frames] - expected).abs().max().item())
             symbols |= set(ids := expected.argmax(-1).tolist())
@@ -137,6 +139,16 @@ def test_precision(build_model, clips):
         rounding = [(row[:n] - own[:n]).abs().mean() for row, own, n in zip(log_probs, expected, lengths.tolist(), strict=True)]
         assert 0 < max(rounding) < 0.05
         assert pair[0].dtype == (torch.float32 if precision == "autocast" else torch.bfloat16)
+
+
+def test_a_model_that_has_transcribed_can_be_trained(tokenizer, clips):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "conv_dim": (8,) * 7}
+    # it keeps its table of positions, and makes a longer one when it needs it
+    config = Wav2Vec2ConformerConfig(**sizes, position_embeddings_type="relative", max_source_positions=4)
+    model, processor = load_model(config, tokenizer)
+    TorchEngine((model, processor)).log_probs(clips[:2])
+    inputs = processor(clips[0], sampling_rate=16_000, return_tensors="pt")
+    model.train()(**inputs, labels=torch.tensor([[5, 6]])).loss.backward()
 
 
 def test_wrong_arguments_are_told(build_model):

@@ -1,20 +1,21 @@
 """`hfasr evaluate` as a user runs it: the numbers of training again, models of other toolkits, bad clips, and two systems compared."""
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import jiwer
 import pytest
 import recipe_runs
 import torch
+from datasets import Dataset, DatasetDict
 from transformers import Wav2Vec2CTCTokenizer
 
-from hfasr import Normalizer, Phonemizer, build_tokenizer, cli, load_model
+from hfasr import Normalizer, Phonemizer, build_tokenizer, load_model
 from hfasr.corpora import common_voice
 from hfasr.corpora.rows import build_rows, plain
 from hfasr.decoding.ngram import estimate_ngram, write_arpa
-from hfasr.inference.evaluate import evaluate_model
+from hfasr.inference.evaluate import _missing, check_output, evaluate_model
 from hfasr.inference.held_out import load_splits
 from hfasr.inference.transcriber import Transcriber
 from hfasr.models import QuartzNetConfig
@@ -44,17 +45,9 @@ def trained(toy_release, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run the verb in this process, in a folder of its own -> (exit status, standard output, standard error)."""
+def run(verb, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["hfasr", "evaluate", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
+    return partial(verb, "evaluate")
 
 
 def _read(folder: Path) -> tuple[dict, list[dict]]:
@@ -138,6 +131,15 @@ def test_text_of_another_toolkits_model_is_normalized_on_both_sides(build_model,
     assert f"test holds {len(missing)} symbols that the model lacks" in caplog.text
 
 
+def test_apostrophe_of_another_toolkits_model_is_not_missing(tmp_path):
+    """A normalizer takes it away where it stands alone; the name of <unk> is no k."""
+    symbols = ["<pad>", "<unk>", "|", *"DONT'"]
+    (tmp_path / "vocab.json").write_text(json.dumps({symbol: place for place, symbol in enumerate(symbols)}))
+    tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), bos_token=None, eos_token=None)
+    corpus = DatasetDict(test=Dataset.from_dict({"target": ["don't dunk"]}))
+    assert _missing(corpus, tokenizer, Normalizer("en")) == {"test": {"u": 1, "k": 1}}
+
+
 def test_clips_that_cannot_be_read_are_left_out_and_listed(trained, toy_release, tmp_path):
     rows = list(plain(common_voice(toy_release, splits=["test"])["test"]))
     bad = tmp_path / "bad.mp3"
@@ -176,6 +178,14 @@ def test_what_would_be_overwritten_is_refused(trained, toy_release, tmp_path, ru
     assert "holds a model or a run" in run(*words, trained, "--replace")[2]
     (tmp_path / "file").touch()
     assert "is a file; give a folder" in run(*words, tmp_path / "file")[2]
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "a.wav").touch()
+    for more in ([], ["--replace"]):
+        assert "holds files that are no evaluation" in run(*words, tmp_path / "recordings", *more)[2]
+    assert check_output(tmp_path / "new", False).is_dir()
+    for name in ("results.json", "predictions.jsonl", "notes.txt"):
+        (tmp_path / "new" / name).touch()
+    assert check_output(tmp_path / "new", True).is_dir()
     assert "give a model to evaluate" in run("--corpus", toy_release)[2]
     assert "unit is 'character', but the model was trained on phonemes" in run(*words, tmp_path / "out", "--unit", "character")[2]
 

@@ -1,31 +1,27 @@
 """`hfasr transcribe` as a user runs it."""
 
+import errno
 import io
 import json
 import os
 import resource
 import subprocess
 import sys
+import warnings
+import zipfile
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from hfasr import cli
 from hfasr.inference.transcriber import Transcriber
 from hfasr.inference.transcript import Transcript
 from hfasr.models.load import load_model
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the verb in this process -> (exit status, standard output, standard error)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["hfasr", "transcribe", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
+def run(verb):
+    return partial(verb, "transcribe")
 
 
 FILES = ["b/a.FLAC", "b/c/m.mp3", "b/c/o.ogg", "b/p.opus", "z.wav"]
@@ -83,6 +79,32 @@ def test_a_folder_of_transcripts(run, checkpoint, recordings, tmp_path):
     assert sorted(path.name for path in out.rglob("*.*")) == [".lock", "settings.json", "transcripts.jsonl", "z.txt"]
 
 
+@pytest.mark.parametrize("further", [(), ("--ray", "local")])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--window-seconds", "-1"], "window_seconds is -1"),
+        (["--n-best", "0"], "n_best is 0"),
+        (["--lm", "missing.arpa"], "error: missing.arpa: no such language model\n"),
+        (["--lexicon", "missing.txt"], "error: missing.txt: no such lexicon\n"),
+        (["--hotwords", "missing.txt"], "error: missing.txt: no such file of hotwords\n"),
+    ],
+)
+def test_a_wrong_option_leaves_nothing_behind(run, checkpoint, recordings, tmp_path, words, message, further):
+    status, _, err = run(recordings, "--model", checkpoint, "--output", tmp_path / "out", *words, *further)
+    assert (status, message in err) == (2, True), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_told_by_the_name_of_the_file(run, checkpoint, recordings, monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    err = run(recordings / "z.wav", "--model", checkpoint, "--output", tmp_path / "out")[2]
+    assert err.startswith(f"error: {tmp_path / 'out' / 'settings.json'}: No space left on device\n")
+
+
 def test_a_line_stays_a_line(run, checkpoint, recordings, monkeypatch):
     """A model's symbols may hold anything."""
     found = [(0, Transcript("бир\nэки\x1b[2J үч\u2028төрт", None, 1.0))]
@@ -101,17 +123,50 @@ def test_a_file_that_cannot_be_read(run, checkpoint, recordings, tmp_path):
     assert status == 1
     assert [line.partition("\t")[0] for line in out.splitlines()] == [str(talks / "a.wav")]
     assert "1 of 2 files could not be read" in err
-    assert f"{talks}/b\N{REPLACEMENT CHARACTER}.wav: not audio" in err
+    assert f"{talks}/b\\xff.wav: not audio" in err
     assert run(talks, "--model", checkpoint, "--output", tmp_path / "out")[0] == 1
     good, bad = map(json.loads, (tmp_path / "out" / "transcripts.jsonl").read_text("utf-8").splitlines())
     assert (good["error"], bad["output"]) == (None, None)
     assert bad["path"] == rf"{talks}/b\xff.wav"
     assert bad["error"].startswith(bad["path"])
+    again = run(talks, "--model", checkpoint, "--output", tmp_path / "out")[1]  # without a speed: nothing was transcribed
+    assert again == f"1 recordings transcribed, 1 of them before: {tmp_path / 'out'}\n"
     assert run(os.fsdecode(broken), "--model", checkpoint)[:2] == (1, "")
     with open(broken, "wb") as file:
         file.write((recordings / "z.wav").read_bytes())
     assert run(talks, "--model", checkpoint, "--output", tmp_path / "out")[0] == 0
     assert (tmp_path / "out" / r"b\xff.txt").read_text("utf-8") == (tmp_path / "out" / "a.txt").read_text("utf-8")
+
+
+def test_members_of_an_archive_have_its_name(run, checkpoint, recordings, tmp_path, monkeypatch):
+    monkeypatch.setenv("HFASR_CACHE", str(tmp_path / "cache"))
+    with zipfile.ZipFile(tmp_path / "rec.zip", "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("a.wav", "a.wav"):
+            archive.write(recordings / "z.wav", name)
+        archive.writestr("b.wav", "no audio")
+    shown = [f"{tmp_path}/rec.zip::{name}" for name in ("a.wav", "a.wav#2", "b.wav")]
+    status, out, err = run(tmp_path / "rec.zip", "--model", checkpoint)
+    assert (status, [line.partition("\t")[0] for line in out.splitlines()]) == (1, shown[:2])
+    assert f"  {shown[2]}: not audio" in err
+    words = (tmp_path / "rec.zip", "--model", checkpoint, "--output", tmp_path / "out")
+    assert f"  {shown[2]}: not audio" in run(*words)[2]
+    record = (tmp_path / "out" / "transcripts.jsonl").read_text("utf-8")
+    assert [json.loads(line)["path"] for line in record.splitlines()] == shown
+    assert "cache" not in record.replace("rec.zip", "")
+    os.utime(tmp_path / "rec.zip", (0, 0))  # uncompressed once more, into another file
+    assert run(*words)[1] == f"2 recordings transcribed, 2 of them before: {tmp_path / 'out'}\n"
+
+
+def test_a_run_that_is_stopped_says_how_to_go_on(run, checkpoint, recordings, tmp_path, monkeypatch):
+    def stop(self, files):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Transcriber, "iter", stop)
+    words = (recordings / "z.wav", "--model", checkpoint, "--output", tmp_path / "out")
+    for more, told in (((), "stopped; the same command goes on"), (("--replace",), "stopped; the same command without --replace goes on")):
+        status, _, err = run(*words, *more)
+        assert (status, told in err) == (130, True)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +185,7 @@ def test_a_file_that_cannot_be_read(run, checkpoint, recordings, tmp_path):
         (["{recordings}", "--model", "{empty}", "--output", "{empty}/out"], "has no config.json"),
         (["{recordings}", "--model", "{checkpoint}", "--output", "{empty}/out", "--format", "txt,doc"], "no format 'doc'"),
         (["{recordings}", "--model", "{checkpoint}", "--output", "{empty}/out", "--ray", "local", "--device", "cpu"], "Ray gives each"),
+        (["{recordings}", "--model", "{checkpoint}", "--output", "{empty}/out", "--format", ""], "there is no format ''"),
         (["{recordings}", "--model", "{checkpoint}", "--format", "srt"], "--format is for results in a folder"),
         (["{recordings}", "--model", "{checkpoint}", "--alpha", "1"], "--alpha weighs what --lm names"),
         (["{recordings}", "--model", "{checkpoint}", "--lm", "{empty}/none.arpa"], "none.arpa"),

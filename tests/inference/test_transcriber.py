@@ -4,7 +4,8 @@ import io
 import multiprocessing
 import os
 import signal
-from itertools import groupby, pairwise
+import time
+from itertools import groupby, islice, pairwise
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from hfasr.decoding.greedy import labels_to_text
 from hfasr.decoding.hypothesis import Hypothesis, Token, TokenSpan
 from hfasr.inference.batches import sorted_batches
 from hfasr.inference.engine import TorchEngine
+from hfasr.inference.long.windows import transcribe_long
 from hfasr.inference.transcriber import Transcriber
-from hfasr.inference.windows import transcribe_long
 
 
 @torch.no_grad()
@@ -165,6 +166,17 @@ def test_inputs_are_taken_as_they_are_needed(checkpoint, waveforms):
     assert all(text == expected[(place + 1) % 7].text for place, text in found.items())
 
 
+def test_inputs_that_fail_are_told_when_those_before_are_done(checkpoint, waveforms):
+    def inputs():
+        yield from [waveforms[5][:2000]] * 600
+        raise LookupError("no more")
+
+    started = Transcriber(checkpoint, device="cpu").iter(inputs())
+    assert sorted(place for place, _ in islice(started, 600)) == list(range(600))
+    with pytest.raises(LookupError, match="no more"):
+        next(started)
+
+
 def test_processes_read_what_a_thread_reads(checkpoint, waveforms, tmp_path):
     files = []
     for number in range(80):
@@ -174,13 +186,15 @@ def test_processes_read_what_a_thread_reads(checkpoint, waveforms, tmp_path):
     expected = Transcriber(checkpoint, device="cpu", num_workers=0, batch_seconds=10)(files)
     assert Transcriber(checkpoint, device="cpu", num_workers=2, batch_seconds=10)(files) == expected
     assert expected[7].error
-    started = Transcriber(checkpoint, device="cpu", num_workers=2, batch_seconds=2).iter(files * 20)
-    next(started)
-    workers = [process for process in multiprocessing.active_children() if "ForkProcess" in process.name]
-    assert len(workers) == 2
-    os.kill(workers[0].pid, signal.SIGKILL)
-    with pytest.raises(ValueError, match=r"was killed.*num_workers"):
-        list(started)
+    for wait_seconds in (0, 0.3):  # found in what is read already, or when more is asked for
+        started = Transcriber(checkpoint, device="cpu", num_workers=2, batch_seconds=2).iter(files * 20)
+        next(started)
+        workers = [process for process in multiprocessing.active_children() if "ForkProcess" in process.name]
+        assert len(workers) == 2
+        os.kill(workers[0].pid, signal.SIGKILL)
+        time.sleep(wait_seconds)
+        with pytest.raises(ValueError, match=r"was killed.*num_workers"):
+            list(started)
     started = Transcriber(checkpoint, device="cpu", num_workers=2, batch_seconds=2).iter(files)
     next(started)
     started.close()
@@ -218,8 +232,24 @@ def test_a_long_recording_that_is_cut_short_stops_nothing(checkpoint, waveforms,
     bad, good = transcriber([tmp_path / "long.wav", waveforms[0]])
     assert "cut short" in bad.error
     assert (bad.text, bad.words, good.error) == ("", (), None)
-    with pytest.raises(ValueError, match="window_seconds"):  # no fault of the recording
-        Transcriber(transcriber.engine, window_seconds=1)([np.tile(waveforms[4], 2)])
+
+
+def test_recordings_in_memory_are_taken_until_they_are_many(build_model, waveforms, monkeypatch):
+    monkeypatch.setattr("hfasr.inference.batches._POOL_BYTES", 200_000)
+    taken = []
+    inputs = (taken.append(number) or {"array": waveforms[0], "sampling_rate": 16_000} for number in range(60))
+    found = Transcriber(build_model("quartznet"), batch_seconds=1).iter(inputs)
+    next(found)
+    assert len(taken) <= 16  # in pools of four
+    assert len(list(found)) == 59
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_is_no_number_is_told(build_model, waveforms):
+    model, processor = build_model("unispeech")
+    bad, good = Transcriber((model, processor))([waveforms[0] * np.float32(3e38), waveforms[1]])
+    assert "NaN" in bad.error
+    assert (bad.text, bad.symbols, good.error) == ("", (), None)
 
 
 def test_wrong_arguments_are_told(checkpoint, build_model, waveforms, recordings):
@@ -234,6 +264,7 @@ def test_wrong_arguments_are_told(checkpoint, build_model, waveforms, recordings
             Transcriber(checkpoint, batch_seconds=seconds)
     for options, message in (
         ({"split": "words"}, "split is 'words'"), ({"window_seconds": 0}, "window_seconds is 0"),
+        ({"window_seconds": 3}, "window_seconds is 3, expected at least 6"), ({"window_seconds": 1, "split": "silence"}, "at most 1 s"),
         ({"num_workers": -1}, "num_workers is -1"),
         ({"decoder": transcriber.decoder, "confidence": "max"}, "exclude each other"), ({"confidence": "sure"}, "'sure'"),
     ):  # fmt: skip
@@ -270,3 +301,22 @@ def test_cuda_gives_the_same_but_for_rounding(build_model, waveforms):
     assert found.tolist() == lengths.tolist()
     for row, frames in enumerate(lengths.tolist()):
         assert (log_probs[row, :frames].cpu() - expected[row, :frames]).abs().mean() < 0.05
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_computed_in_parts(build_model, waveforms, caplog):
+    class Small(TorchEngine):
+        rows = 2
+
+        def forward(self, batch):
+            if len(batch.values) > self.rows:
+                raise torch.OutOfMemoryError("too much")
+            return super().forward(batch)
+
+    pair = build_model("unispeech")
+    expected = [found.text for found in Transcriber(pair)(waveforms)]
+    engine = Small(pair)
+    assert [found.text for found in Transcriber(engine)(waveforms)] == expected
+    assert "--batch-seconds" in caplog.text
+    engine.rows = 0
+    with pytest.raises(ValueError, match="2 s of audio do not fit the memory of cpu"):
+        Transcriber(engine)(waveforms)

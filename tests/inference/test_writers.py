@@ -102,14 +102,6 @@ def test_praat_reads_the_textgrid(tmp_path):
                 assert entry.end == pytest.approx(min(max(unit.end, unit.start + 0.001), transcript.duration), abs=2e-6)
 
 
-def test_another_reader_reads_the_textgrid(tmp_path):
-    reader = pytest.importorskip("textgrid", reason="textgrid is not installed (extra dev)")
-    (file,) = write_transcript(tmp_path / "a", SAID, ["textgrid"])
-    words, symbols = reader.TextGrid.fromFile(str(file)).tiers
-    assert (words.name, symbols.name) == ("words", "symbols")
-    assert [interval.mark for interval in words if interval.mark] == [word.text for word in SAID.words]
-
-
 def test_subtitles_keep_to_their_limits_and_hold_every_word_while_it_is_said():
     for seed in range(20):
         transcript = spoken(seed, 150)

@@ -95,9 +95,6 @@ def test_seconds_and_frames():
     assert grid.seconds(1) == 360 / 16_000
     assert grid.seconds(0) == 40 / 16_000
     assert FrameGrid(stride=320, centre=0.0).seconds(0) == 0.0
-    assert [grid.frame_at(sample / 16_000) for sample in (0, 200, 359, 361, 520, 679)] == [0, 0, 0, 1, 1, 1]
-    for frame in range(50):
-        assert grid.frame_at((grid.seconds(frame) + grid.seconds(frame + 1)) / 2) == frame
 
 
 def test_unevenly_spaced_frames_are_refused():

@@ -233,6 +233,22 @@ def test_head_without_tokenizer_keeps_nothing(checkpoints, tmp_path, tokenizer, 
         load_model(tmp_path)
 
 
+def test_damaged_checkpoint_is_told_in_one_sentence(checkpoints, tmp_path):
+    shutil.copytree(checkpoints / "wav2vec2", tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:9999])
+    with pytest.raises(ValueError, match="cut: its weights are no whole file"):
+        load_model(tmp_path / "cut")
+    config = json.loads((tmp_path / "cut" / "config.json").read_text())
+    shutil.copy(checkpoints / "wav2vec2" / "model.safetensors", weights)
+    (tmp_path / "cut" / "config.json").write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] + 8}))
+    with pytest.raises(ValueError, match="cut: its weights have other shapes"):
+        load_model(tmp_path / "cut")
+    (tmp_path / "cut" / "config.json").write_text("{")
+    with pytest.raises(OSError, match="cut/config.json cannot be read"):
+        load_model(tmp_path / "cut")
+
+
 def test_word_boundary_is_one_symbol_under_two_names(small_blocks, make_tokenizer, tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "<unk>": 1, "|": 2, "a": 3}))
     characters = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), bos_token=None, eos_token=None, word_delimiter_token="|")

@@ -152,12 +152,8 @@ def run_on_ray(function: Callable, jobs: list, address: str, shared: Path, advan
         ModuleNotFoundError: Ray is not installed.
         ValueError: There is no such cluster, a node does not see the folder or cannot import hfasr, or Ray gave up.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray = require("ray", extra="ray")
-    data = require("ray.data", extra="ray")
     nodes: dict[str, int] = {}
-    with connected(ray, address):
-        check_nodes(ray, shared)
+    with connected(address, shared) as (ray, data):
         items = data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
         done = items.map(_run_job, fn_args=(function,), num_cpus=1)
         done.context.enable_progress_bars = False
@@ -184,8 +180,22 @@ def _run_job(row: dict, function: Callable) -> dict:
 
 
 @contextmanager
-def connected(ray: Any, address: str) -> Iterator[None]:
-    """Connect to a cluster unless this process already is, and leave it again."""
+def connected(address: str, shared: Path) -> Iterator[tuple[Any, Any]]:
+    """Connect to a cluster unless this process already is, and leave it again.
+
+    Args:
+        address: "auto", "host:port" or "ray://host:port" of a running cluster; "local" starts one on this machine.
+        shared: A folder that every node must see.
+
+    Yields:
+        The modules ray and ray.data.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+        ValueError: There is no such cluster, or a node does not see the folder or cannot import hfasr.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray, data = require("ray", extra="ray"), require("ray.data", extra="ray")
     level = logging.getLogger("ray.data").level
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ours = not ray.is_initialized()
@@ -199,7 +209,8 @@ def connected(ray: Any, address: str) -> Iterator[None]:
                     f"cannot reach a Ray cluster at {address!r}: {error}. Start one with `ray start --head`, "
                     "or give 'local' to start one on this machine"
                 ) from None
-        yield
+        _check_nodes(ray, shared)
+        yield ray, data
     finally:
         if ours:
             ray.shutdown()
@@ -213,7 +224,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
 
 
-def check_nodes(ray: Any, shared: Path) -> None:
+def _check_nodes(ray: Any, shared: Path) -> None:
     """Refuse a cluster in which a node that takes jobs does not see the folder."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

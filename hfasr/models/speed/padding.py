@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -95,8 +96,9 @@ def stop_leaks(leaks: list[Leak], lengths: torch.Tensor, device: torch.device) -
             yield leak.module, "row_ends", leak.lengths(lengths).tolist()
 
 
-def to_device(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(numbers: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copy a few numbers from the host to a device, without the host waiting until the device has done what it was given before."""
+    numbers = torch.as_tensor(numbers)
     return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
 
 

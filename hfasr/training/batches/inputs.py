@@ -3,9 +3,10 @@
 import inspect
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
+
+from hfasr.models.speed.padding import to_device
 
 # What a batch holds beside the inputs of the model.
 LABELS, INPUT_LENGTHS, LABEL_LENGTHS = "labels", "input_lengths", "label_lengths"
@@ -41,9 +42,3 @@ def input_of(batch: Mapping) -> torch.Tensor:
 def is_padded(batch: Mapping) -> bool:
     """Tell whether some row of a batch is shorter than the batch is wide."""
     return int(batch[INPUT_LENGTHS].min()) < input_of(batch).shape[1]
-
-
-def to_device(lengths: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a few numbers from the host to a device, without the host waiting until the device has done what it was given before."""
-    lengths = torch.as_tensor(lengths)
-    return lengths.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else lengths.to(device)

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from hfasr.corpora.rows import column, iter_values
-from hfasr.files import write_text
+from hfasr.files import write_json
 from hfasr.training.arguments import CTCTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def batch_record(args: CTCTrainingArguments, given: dict[str, str | float]) -> B
 
 def write_record(folder: str | os.PathLike, record: BatchRecord) -> None:
     """Write a record into a checkpoint, whole or not at all."""
-    write_text(Path(folder, _FILE), json.dumps(asdict(record), indent=1) + "\n")
+    write_json(Path(folder, _FILE), asdict(record))
 
 
 def read_record(folder: str | os.PathLike) -> BatchRecord:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from hfasr.cache import cache_folder
 from hfasr.corpora.rows import column
-from hfasr.files import write_text
+from hfasr.files import write_json
 from hfasr.training.arguments import AUTO, CTCTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def remember_budget(facts: dict, seconds: float) -> None:
     path = _budgets_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     budgets = _budgets() | {_key(facts): {"seconds": seconds, **facts}}
-    write_text(path, json.dumps(budgets, indent=1) + "\n")
+    write_json(path, budgets)
 
 
 def lower_budget(facts: dict, seconds: float) -> None:

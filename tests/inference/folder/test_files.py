@@ -2,11 +2,13 @@
 
 import json
 import tarfile
+import warnings
+import zipfile
 
 import pytest
 
 from hfasr.audio import load_audio
-from hfasr.inference.files import Recording, find_audio, find_recordings, output_stems
+from hfasr.inference.folder.files import Recording, find_recordings, output_stems
 
 FILES = ["b/a.FLAC", "b/c/m.mp3", "b/c/o.ogg", "b/p.opus", "z.wav"]
 
@@ -24,7 +26,7 @@ def test_folders_are_listed_in_order(recordings, tmp_path, monkeypatch):
         Recording("again/b/c/o.ogg", "c/o.ogg"),
         Recording("-", "stdin"),
     ]
-    assert find_audio(["talk.bin", "again/b/c"]) == ["talk.bin", "again/b/c/m.mp3", "again/b/c/o.ogg"]
+    assert [found.path for found in find_recordings(["talk.bin", "again/b/c"])] == ["talk.bin", "again/b/c/m.mp3", "again/b/c/o.ogg"]
 
 
 def test_an_archive_is_read_in_place(recordings, tmp_path):
@@ -34,6 +36,19 @@ def test_an_archive_is_read_in_place(recordings, tmp_path):
     assert [recording.name for recording in found] == [f"talks/{name}" for name in FILES]
     for recording, name in zip(found, FILES, strict=True):
         assert (load_audio(recording.path) == load_audio(recordings / name)).all()
+        assert recording.shown == f"{tmp_path / 'talks.tar'}::talks/{name}"
+
+
+def test_members_of_one_name_are_told_apart(recordings, tmp_path, monkeypatch):
+    monkeypatch.setenv("HFASR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("talks.zip", "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("a.wav", "a.wav", "._a.wav"):
+            archive.write(recordings / "z.wav", name)
+    found = find_recordings(["talks.zip"])
+    assert [recording.shown for recording in found] == ["talks.zip::a.wav", "talks.zip::a.wav#2"]
+    assert len({recording.path for recording in found}) == 2
 
 
 def test_manifests_and_lists(recordings, tmp_path):
@@ -71,7 +86,7 @@ def test_manifests_and_lists(recordings, tmp_path):
 def test_a_list_that_is_none_is_told(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     if message is None:
-        assert find_audio([tmp_path / name]) == [str(tmp_path / name)]
+        assert [found.path for found in find_recordings([tmp_path / name])] == [str(tmp_path / name)]
     else:
         with pytest.raises(ValueError, match=message):
             find_recordings([tmp_path / name])

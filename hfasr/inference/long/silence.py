@@ -106,7 +106,7 @@ class SpeechGate:
         if not self._decided and until < _UNKNOWN and not active.any():
             return []  # speech from the first sample on shows when the first pause between its sounds does
         pieces = []
-        for begin, end in (_runs(active) + self._decided).tolist():
+        for begin, end in (runs(active) + self._decided).tolist():
             pieces += self._close(begin)
             if not self.open:
                 self._forget(begin - self._pad)
@@ -160,8 +160,7 @@ def split_at_silences(
     Raises:
         ValueError: `max_seconds` is not above 1, or `pause_seconds` is shorter than what is kept of a silence.
     """
-    if not 1 < max_seconds < math.inf:
-        raise ValueError(f"utterances of at most {max_seconds:g} s were asked for, expected more than 1 s, such as 20 s")
+    check_utterances(max_seconds)
     longest = int(max_seconds * SAMPLING_RATE) // multiple * multiple
     held, begin = np.zeros(0, np.float32), 0
     for first, piece in heard(blocks, pause_seconds=pause_seconds, multiple=multiple):
@@ -178,6 +177,16 @@ def split_at_silences(
             held, begin = held[cut:], begin + cut
     if len(held):
         yield begin, held
+
+
+def check_utterances(max_seconds: float) -> None:
+    """Refuse a longest utterance for `split_at_silences`.
+
+    Raises:
+        ValueError: It is not above 1.
+    """
+    if not 1 < max_seconds < math.inf:
+        raise ValueError(f"utterances of at most {max_seconds:g} s were asked for, expected more than 1 s, such as 20 s")
 
 
 def heard(blocks: Iterable[np.ndarray], *, pause_seconds: float = PAUSE_SECONDS, multiple: int = 1) -> Iterator[tuple[int, np.ndarray]]:
@@ -206,9 +215,15 @@ def levels(waveform: np.ndarray) -> np.ndarray:
     return np.maximum(10 * np.log10(power + 1e-20), _FLOOR_DB).astype(np.float32)
 
 
-def _runs(active: np.ndarray) -> np.ndarray:
+def runs(active: np.ndarray) -> np.ndarray:
     """Return begins and ends, (n, 2), of the runs of True."""
     return np.flatnonzero(np.diff(active.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+
+
+def longest_run(active: np.ndarray) -> tuple[int, int]:
+    """Return begin and end of the longest run of True; (0, 0) without one."""
+    edges = runs(active)
+    return tuple(edges[np.argmax(edges[:, 1] - edges[:, 0])].tolist()) if len(edges) else (0, 0)
 
 
 def _quietest(waveform: np.ndarray) -> int:

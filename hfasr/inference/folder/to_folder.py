@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfasr.inference.files import STDIN, Recording, output_stems
-from hfasr.inference.journal import key_of, open_journal
-from hfasr.inference.progress import show_progress
-from hfasr.inference.settings import Settings
+from hfasr.inference.folder.files import STDIN, Recording, output_stems
+from hfasr.inference.folder.journal import key_of, open_journal
+from hfasr.inference.folder.progress import show_progress
+from hfasr.inference.folder.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def transcribe_to_folder(
         ModuleNotFoundError: Ray is wanted and not installed.
     """
     # a second recording from the standard input is not the first
-    keys = {f"{STDIN}{hashlib.sha256(stdin).hexdigest()[:16]}" if each.path == STDIN else key_of(each.path): each for each in recordings}
+    keys = {f"{STDIN}{hashlib.sha256(stdin).hexdigest()[:16]}" if each.path == STDIN else key_of(each.shown): each for each in recordings}
     if ray_address is not None:
         if machine.get("device") is not None:
             raise ValueError("device and ray_address exclude each other: Ray gives each network its GPU")
@@ -73,11 +73,14 @@ def transcribe_to_folder(
         missing = [key for key in keys if not journal.done(key)]
         kept = [key for key in keys if journal.done(key)]
         stems = output_stems((keys[key].name for key in missing), taken=journal.stems())
+        if missing:  # before anything is written, so that a wrong option leaves nothing behind; Ray's workers would tell it too late
+            transcriber = settings.build(**machine if ray_address is None else machine | {"device": "cpu"})
         journal.complete(kept, formats)
         speed = ""
         if missing and ray_address is not None:
-            from hfasr.inference.ray_job import transcribe_on_ray
+            from hfasr.inference.folder.ray_job import transcribe_on_ray
 
+            del transcriber  # the workers have their own
             rows = [(key, os.path.abspath(keys[key].path), stem) for key, stem in zip(missing, stems, strict=True)]
             with show_progress(len(missing), show) as progress:
                 target = (journal.new_parts(), Path(folder).absolute(), settings.absolute(), formats)
@@ -86,7 +89,6 @@ def transcribe_to_folder(
                 speed = progress.speed()
         elif missing:
             sources = ({"path": STDIN, "bytes": stdin} if keys[key].path == STDIN else keys[key].path for key in missing)
-            transcriber = settings.build(**machine)
             with show_progress(len(missing), show) as progress:
                 for place, transcript in transcriber.iter(sources):
                     journal.add(missing[place], stems[place], transcript, formats, symbols=transcriber.symbols)

@@ -4,18 +4,17 @@ A part is written whole, and then it is done. Of a node that dies Ray gives the 
 """
 
 import math
-import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfasr.corpora.preparation.workers import check_nodes, connected
-from hfasr.extras import require
+from hfasr.corpora.preparation.workers import connected
+from hfasr.errors import sentence
 from hfasr.files import write_text
-from hfasr.inference.journal import write_recording
-from hfasr.inference.settings import Settings
+from hfasr.inference.folder.journal import write_recording
+from hfasr.inference.folder.settings import Settings
 
 # about five hours of sentences; enough that reading ahead and sorting pay, little enough to lose with a node
 _MOST_RECORDINGS = 4096
@@ -61,11 +60,7 @@ def transcribe_on_ray(
         ValueError: There is no such cluster, a node does not see the folder or cannot import hfasr, or no node is left that does
             a part; a part failed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray = require("ray", extra="ray")
-    data = require("ray.data", extra="ray")
-    with connected(ray, address):
-        check_nodes(ray, folder)
+    with connected(address, folder) as (ray, data):
         count, resources = _places(ray)
         size = min(_MOST_RECORDINGS, math.ceil(len(rows) / (_PARTS_EACH * count)))
         starts = range(0, len(rows), size)
@@ -124,5 +119,5 @@ class _Worker:
                 seconds += transcript.duration
             write_text(part.file, "".join(lines))
         except Exception as raised:
-            error = str(raised) if isinstance(raised, (ValueError, OSError)) else f"{type(raised).__name__}: {raised}"
+            error = sentence(raised) if isinstance(raised, (ValueError, OSError)) else f"{type(raised).__name__}: {raised}"
         return {"recordings": len(part.rows), "seconds": seconds, "error": error}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from hfasr.corpora.reading.archives import archive_files, is_archive
 from hfasr.corpora.reading.locate import AUDIO, FOREIGN_AUDIO, Locator
 from hfasr.corpora.reading.tree import Tree, decode_text
-from hfasr.paths import archive_of, segment_of, segment_path, without_segment
+from hfasr.paths import archive_of, as_utf8, segment_of, segment_path, without_segment
 
 STDIN = "-"
 
@@ -32,11 +33,13 @@ class Recording:
     """What `load_audio` takes; "-" for the standard input."""
     name: str
     """What its results are called: a path with forward slashes below what the user named, with the ending of the audio."""
+    alias: str | None = None
+    """What the user is told instead of a path that he did not give: `talks.zip::day/a.wav`, for a place in the cache."""
 
-
-def find_audio(paths: Iterable[str | os.PathLike]) -> list[str]:
-    """List the paths of what `find_recordings` finds."""
-    return [recording.path for recording in find_recordings(paths)]
+    @property
+    def shown(self) -> str:
+        """What messages, lines and the record call it."""
+        return self.path if self.alias is None else self.alias
 
 
 def find_recordings(paths: Iterable[str | os.PathLike]) -> list[Recording]:
@@ -69,7 +72,10 @@ def find_recordings(paths: Iterable[str | os.PathLike]) -> list[Recording]:
             found.append(Recording(path, _with_segment(posixpath.basename(without_segment(path)), path)))
         else:
             own = f"{Path(path).resolve().name.partition('.')[0] if os.path.isfile(path) else Path(path).resolve().name}/"
-            found += [Recording(where, (own if len(paths) > 1 else "") + name) for name, where in below]
+            aliases = _aliases(path, below)
+            found += [
+                Recording(where, (own if len(paths) > 1 else "") + name, alias) for (name, where), alias in zip(below, aliases, strict=True)
+            ]
     return found
 
 
@@ -90,11 +96,6 @@ def output_stems(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
         used.add(stem.casefold())
         stems.append(stem)
     return stems
-
-
-def as_utf8(name: str) -> str:
-    """Return a file's name, or a message with one, such that it can be written; bytes of old systems become `\\xff`."""
-    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _short(name: str) -> str:
@@ -145,10 +146,20 @@ def _below(path: str) -> list[tuple[str, str]] | None:
         members = [(name, where) for name, where in archive_files(Path(path)) if name.lower().endswith(_ENDINGS)]
         if not members:
             raise _no_audio(path, "other files")
-        return sorted((name, where) for name, where in members if not posixpath.basename(name).startswith("."))
+        members = [member for member in members if not posixpath.basename(member[0]).startswith(".")]
+        return sorted(members, key=lambda member: member[0])  # those of one name as they follow each other in the archive
     if path.lower().endswith((*_MANIFESTS, _LIST)):
         return _listed(path)
     return None
+
+
+def _aliases(path: str, below: list[tuple[str, str]]) -> Iterator[str | None]:
+    """Yield what to call the members of an archive, a second one of a name with `#2`; None for other files."""
+    inside = os.path.isfile(path) and not path.lower().endswith((*_MANIFESTS, _LIST))
+    counts: Counter[str] = Counter()
+    for name, _ in below:
+        counts[name] += 1
+        yield f"{path}::{name}{f'#{counts[name]}' if counts[name] > 1 else ''}" if inside else None
 
 
 def _no_audio(path: str, found: str) -> ValueError:

@@ -9,7 +9,7 @@ import pytest
 from hfasr.audio import resample
 from hfasr.decoding.greedy import GreedyDecoder, labels_to_text
 from hfasr.inference.engine import TorchEngine
-from hfasr.inference.streaming import Streamer
+from hfasr.inference.long.streaming import Streamer
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +130,13 @@ def test_what_is_refused(engines):
     with pytest.raises(ValueError, match="NaN"):
         Streamer(engine).feed(np.full(10, np.nan, np.float32))
     assert Streamer(engine).finish() == []
+
+
+def test_nothing_is_computed_in_a_silence(engines, monkeypatch):
+    engine, heard = engines["local"], []
+    quiet = np.random.default_rng(0).standard_normal(48_000).astype(np.float32) * 1e-4
+    compute = engine.log_probs
+    monkeypatch.setattr(engine, "log_probs", lambda waveforms: heard.append(len(waveforms[0])) or compute(waveforms))
+    fed(Streamer(engine), np.concatenate([quiet, noise(1.5), quiet, noise(1.5), quiet]), 1600)
+    assert len(heard) > 5
+    assert min(heard) > 0

@@ -13,8 +13,9 @@ _MODEL_FILES = (
     "config.json", "vocab.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "processor_config.json", "preprocessor_config.json",
 )  # fmt: skip
-_MODEL_ENDINGS = (".safetensors", ".model", ".index.json")
-_FILE_OPTIONS = ("lm", "lexicon", "hotwords")
+# code too: that of models that bring their own (trust_remote_code)
+_MODEL_ENDINGS = (".safetensors", ".model", ".index.json", ".py")
+_FILE_OPTIONS = {"lm": "language model", "lexicon": "lexicon", "hotwords": "file of hotwords"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class Settings:
             FileNotFoundError: The model, or a file of the decoder, does not exist.
             OSError: The Hub does not have the model.
         """
+        for name, value in self.decoding.items():
+            if name in _FILE_OPTIONS and not os.path.isfile(value):
+                raise FileNotFoundError(f"{value}: no such {_FILE_OPTIONS[name]}")
         decoding = {name: digest_file(value) if name in _FILE_OPTIONS else value for name, value in sorted(self.decoding.items())}
         versions = {name: version(name) for name in ("hfasr", "torch", "transformers")}
         files = {name: str(value) for name, value in self.decoding.items() if name in _FILE_OPTIONS}
@@ -62,7 +66,7 @@ class Settings:
 
 
 def digest_model(model: str) -> str:
-    """Digest the weights, configuration and vocabulary of a checkpoint.
+    """Digest the weights, configuration, vocabulary and code of a checkpoint.
 
     Args:
         model: As for `load_model`.

@@ -7,17 +7,18 @@ Shapes: S samples, T output frames, V vocabulary.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from hfasr.audio import SAMPLING_RATE, Resampler
-from hfasr.decoding.greedy import GreedyDecoder, Token
-from hfasr.inference.silence import PAD_SECONDS, SpeechGate
+from hfasr.decoding.greedy import GreedyDecoder
+from hfasr.inference.engine import TorchEngine
+from hfasr.inference.long.silence import PAD_SECONDS, SpeechGate
+from hfasr.inference.long.windows import SEGMENT_SECONDS, quiet_cut
 from hfasr.inference.transcript import Unit
 from hfasr.inference.units import as_transcript
-from hfasr.inference.windows import SEGMENT_SECONDS, quiet_cut
 
 CHUNK_SECONDS = 0.3
 CONTEXT_SECONDS = 8.0
@@ -51,7 +52,7 @@ class Streamer:
     ends with a silence, or after half a minute.
 
     Args:
-        engine: What gives log-probabilities, such as a `TorchEngine`.
+        model: Checkpoint folder, Hub name or .nemo file, a pair of model and processor, or a `TorchEngine`.
         decoder: Anything with `decode(log_probs (B, T, V), lengths (B,)) -> list[list[Hypothesis]]`; the best path when None.
         sampling_rate: Hz of what is fed.
         chunk_seconds: How often the network hears what is new.
@@ -61,12 +62,13 @@ class Streamer:
         endpoint_silence_seconds: Silence that ends an utterance; `math.inf` waits for `finish`.
 
     Raises:
-        ValueError: A number is out of range.
+        FileNotFoundError, OSError: There is no such model.
+        ValueError: A number is out of range, or as `TorchEngine`.
     """
 
     def __init__(
         self,
-        engine,
+        model,
         *,
         decoder=None,
         sampling_rate: int = SAMPLING_RATE,
@@ -82,6 +84,8 @@ class Streamer:
                 raise ValueError(f"{name} is {seconds:g}, expected seconds from 0 up")
         if not endpoint_silence_seconds >= 0.1:
             raise ValueError(f"endpoint_silence_seconds is {endpoint_silence_seconds:g}, expected seconds from 0.1 up")
+        # another engine than TorchEngine has the same members
+        engine = model if hasattr(model, "log_probs") else TorchEngine(model)
         self._engine, self._grid = engine, engine.grid
         self._decoder = GreedyDecoder(engine.blank) if decoder is None else decoder
         self._resampler = Resampler(sampling_rate)
@@ -193,7 +197,7 @@ class Streamer:
     def _compute(self) -> bool:
         """Run the network over what is not settled and its context; tell whether there was anything new."""
         end = self._begin + len(self._audio)
-        if self._heard == end:
+        if not len(self._audio) or self._heard == end:
             return False
         log_probs, lengths = self._engine.log_probs([self._audio])
         self._tentative = log_probs[0, self._frontier - self._begin // self._grid.stride : int(lengths[0])]
@@ -205,9 +209,7 @@ class Streamer:
         start, now = self._first * self._grid.stride / SAMPLING_RATE, self._heard / SAMPLING_RATE
         now = now if end is None else end * self._grid.stride / SAMPLING_RATE
         hypothesis = self._decoder.decode(log_probs[None], torch.tensor([len(log_probs)]))[0][0]
-        tokens = tuple(Token(token.id, token.start_frame + self._first, token.end_frame + self._first) for token in hypothesis.tokens)
-        shifted = replace(hypothesis, tokens=tokens)
-        found = as_transcript([shifted], self._engine.tokenizer, self._grid, path=None, duration=now)
+        found = as_transcript([hypothesis.shifted(self._first)], self._engine.tokenizer, self._grid, path=None, duration=now)
         settled = now if final else self._grid.seconds(self._frontier)
         return StreamResult(found.text, start, now, final, settled, found.words)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hfasr.inference.silence import SpeechGate, heard, split_at_silences
+from hfasr.inference.long.silence import SpeechGate, heard, split_at_silences
 
 RATE = 16_000
 

@@ -10,18 +10,20 @@ import json
 import logging
 import os
 import re
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from hfasr.files import temporary_beside, write_json
-from hfasr.inference.files import as_utf8
+from hfasr.files import make_folder, names_file, temporary_beside, write_json
 from hfasr.inference.transcript import Transcript
 from hfasr.inference.writers import SUFFIXES, as_record, from_record, write_transcript
+from hfasr.paths import archived, as_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -45,22 +47,44 @@ class _Line:
 
 
 class Journal:
-    """The transcripts of a folder; made by `open_journal`."""
+    """The transcripts of a folder; made by `open_journal`. Nothing is written or removed before there is something to keep.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Args:
+        folder: Where they are.
+        settings: For settings.json.
+        replace: Begin without what is there.
+    """
+
+    def __init__(self, folder: Path, settings: dict, *, replace: bool = False):
+        self.folder, self._settings, self._replace = folder, settings, replace
         self._records = folder / RECORDS
         self._lines: dict[str, _Line] = {}
         self._in_order = True
         for file in [self._records, *sorted((folder / _PARTS).glob("part-*.jsonl"))]:
-            if file.is_file():
+            if file.is_file() and not replace:
                 self.read(file)
-        self._readers: dict[Path, BinaryIO] = {}
+        self._reader: BinaryIO | None = None  # of the file that was read last: a cluster leaves more parts than may be open
+        self._appended: BinaryIO | None = None
+
+    def begin(self) -> None:
+        """Write the settings, and open the record to write to it."""
+        if self._appended is not None:
+            return
+        if self._replace:
+            _clear(self.folder)
+        if self.empty():  # also after a run that failed at once, for an option that is right now
+            write_json(self.folder / _SETTINGS, self._settings)
         self._appended = open(self._records, "ab", buffering=0)  # noqa: SIM115 (closed by open_journal)
 
+    def begun(self) -> bool:
+        """Tell whether the folder was written to."""
+        return self._appended is not None
+
     def close(self) -> None:
-        for file in (self._appended, *self._readers.values()):
-            file.close()
+        if self._appended is not None:
+            self._appended.close()
+        if self._reader is not None:
+            self._reader.close()
 
     def empty(self) -> bool:
         """Tell whether nothing stands in it."""
@@ -93,11 +117,13 @@ class Journal:
 
     def add(self, key: str, stem: str, transcript: Transcript, formats: Sequence[str], *, symbols: str = "symbols") -> None:
         """Write the files of a recording, then its record."""
+        self.begin()
         line = write_recording(self.folder, key, stem, transcript, formats, symbols)
         start = self._appended.tell()
         data = line.encode()
-        while data:
-            data = data[self._appended.write(data) :]
+        with names_file(self._records):
+            while data:
+                data = data[self._appended.write(data) :]
         self._note(key, _Line(self._records, start, self._appended.tell() - start, None if transcript.error else stem))
 
     def complete(self, keys: Iterable[str], formats: Sequence[str]) -> None:
@@ -110,14 +136,16 @@ class Journal:
                 write_transcript(self.folder / line.stem, from_record(record), missing, symbols=record["unit"])
 
     def new_parts(self) -> Iterator[Path]:
-        """Yield files for parts of the record, of numbers that are not taken."""
-        folder = self.folder / _PARTS
+        """Yield files for parts of the record, whose names come behind those that are there.
+
+        They are this run's alone: workers may outlive a driver that was killed, and write their parts after the next one began.
+        """
+        self.begin()
+        folder, run = self.folder / _PARTS, uuid.uuid4().hex[:8]
         folder.mkdir(exist_ok=True)
-        number = 0
-        while True:
-            if not (part := folder / f"part-{number:05}.jsonl").exists():
-                yield part
-            number += 1
+        taken = [int(part.stem.split("-")[1]) for part in folder.glob("part-*.jsonl")]
+        for number in count(max(taken, default=-1) + 1):
+            yield folder / f"part-{number:05}-{run}.jsonl"
 
     def finish(self, keys: Sequence[str]) -> None:
         """Put the record in order: first these recordings, then others of earlier runs, each once."""
@@ -135,7 +163,7 @@ class Journal:
             temporary.unlink(missing_ok=True)
         for part in (self.folder / _PARTS).glob("*.jsonl"):
             part.unlink()
-        if (self.folder / _PARTS).is_dir():
+        with suppress(OSError):  # it is not there, or a worker of a driver that was killed still writes
             os.rmdir(self.folder / _PARTS)
 
     def errors(self, keys: Iterable[str]) -> list[str]:
@@ -148,9 +176,11 @@ class Journal:
         self._lines[key] = line
 
     def _bytes(self, line: _Line) -> bytes:
-        if line.file not in self._readers:
-            self._readers[line.file] = open(line.file, "rb")  # noqa: SIM115 (closed with the journal)
-        return os.pread(self._readers[line.file].fileno(), line.size, line.start)
+        if self._reader is None or self._reader.name != str(line.file):
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = open(line.file, "rb")  # noqa: SIM115 (closed with the journal)
+        return os.pread(self._reader.fileno(), line.size, line.start)
 
     def _file(self, stem: str, format: str) -> Path:
         return self.folder / f"{stem}{SUFFIXES[format]}"
@@ -170,8 +200,8 @@ def open_journal(folder: str | os.PathLike, settings: dict, *, replace: bool = F
     """
     folder = Path(folder)
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
+        if made := not folder.is_dir():
+            make_folder(folder)
         elif not (folder / _SETTINGS).is_file() and any(entry.name != _LOCK and not _is_temporary(entry) for entry in folder.iterdir()):
             raise ValueError(f"{folder} holds files that are no transcripts of hfasr; give a new folder, so that none is overwritten")
         lock = FileLock(folder / _LOCK)
@@ -184,17 +214,17 @@ def open_journal(folder: str | os.PathLike, settings: dict, *, replace: bool = F
         for left in folder.rglob("*.tmp"):  # by a run that was killed
             if _is_temporary(left):
                 left.unlink()
-        if replace:
-            _clear(folder)
-        journal = Journal(folder)
+        journal = Journal(folder, settings, replace=replace)
         try:
-            if journal.empty():  # also after a run that failed at once, for an option that is right now
-                write_json(folder / _SETTINGS, settings)
-            else:
+            if not journal.empty():
                 _compare(folder, json.loads((folder / _SETTINGS).read_text("utf-8")), settings)
             yield journal
         finally:
             journal.close()
+            if made and not journal.begun():
+                (folder / _LOCK).unlink(missing_ok=True)
+                with suppress(OSError):  # something else is in it by now
+                    folder.rmdir()
     finally:
         lock.release()
 
@@ -203,20 +233,22 @@ def write_recording(folder: Path, key: str, stem: str, transcript: Transcript, f
     """Write the files of a recording and return its line for the record."""
     record = as_record(transcript) | {"path": key, "output": None if transcript.error else stem, "unit": symbols}
     if transcript.error:
-        record["error"] = as_utf8(transcript.error)
+        error = as_utf8(transcript.error)
+        # a member of an archive has another path, which may be in the cache
+        record["error"] = error.replace(as_utf8(transcript.path), key) if transcript.path and archived(transcript.path) else error
     else:
         write_transcript(folder / stem, transcript, [format for format in formats if format != "jsonl"], symbols=symbols)
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def key_of(path: str) -> str:
-    """Return what the record calls a recording: its absolute path."""
+    """Return what the record calls a recording: its absolute path; of a member of an archive, what `Recording.shown` says of it."""
     return as_utf8(os.path.abspath(path))
 
 
 def _clear(folder: Path) -> None:
     with suppress(ValueError):  # of a record that cannot be read the files stay
-        journal = Journal(folder)
+        journal = Journal(folder, {})
         journal.close()
         for stem in journal.stems():
             for suffix in SUFFIXES.values():

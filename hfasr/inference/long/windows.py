@@ -15,11 +15,11 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from hfasr.audio import SAMPLING_RATE, iter_blocks
+from hfasr.audio import SAMPLING_RATE, AudioError, iter_blocks
 from hfasr.decoding.hypothesis import Hypothesis
 from hfasr.decoding.words import boundaries
-from hfasr.inference.batches import sorted_batches
-from hfasr.inference.silence import PAUSE_SECONDS, heard, split_at_silences
+from hfasr.inference.batches import Source, sorted_batches, why_unreadable
+from hfasr.inference.long.silence import PAUSE_SECONDS, check_utterances, heard, longest_run, split_at_silences
 
 WINDOW_SECONDS = 20.0
 CONTEXT_SECONDS = 1.0
@@ -69,11 +69,48 @@ def transcribe_long(
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
     if split == "silence":
-        yield from _between_silences(engine, decoder, iter_blocks(source), window_seconds, batch_seconds)
+        yield from _between_silences(engine, decoder, _blocks(source), window_seconds, batch_seconds)
         return
-    pieces = long_log_probs(engine, iter_blocks(source), window_seconds=window_seconds, batch_seconds=batch_seconds)
+    pieces = long_log_probs(engine, _blocks(source), window_seconds=window_seconds, batch_seconds=batch_seconds)
     for first, log_probs in segments(pieces, engine.blank, round(SEGMENT_SECONDS / engine.grid.frame_seconds)):
         yield first, decoder.decode(log_probs[None], torch.tensor([len(log_probs)]))[0]
+
+
+def check_window(stride: int, window_seconds: float, split: str) -> None:
+    """Refuse windows that long recordings cannot be heard in, before one comes.
+
+    Args:
+        stride: Samples of a frame.
+        window_seconds, split: As of `transcribe_long`.
+
+    Raises:
+        ValueError: The windows are too short.
+    """
+    if split == "silence":
+        check_utterances(window_seconds)
+    else:
+        _in_frames(stride, window_seconds, CONTEXT_SECONDS)
+
+
+def _in_frames(stride: int, window_seconds: float, context_seconds: float) -> tuple[int, int, int]:
+    """Return the frames of a window, of the overlap of two, and of the context at either side."""
+    context = math.ceil(context_seconds * SAMPLING_RATE / stride)
+    overlap = 2 * context + max(1, round(_JOIN_SECONDS * SAMPLING_RATE / stride))
+    window = round(window_seconds * SAMPLING_RATE / stride) if math.isfinite(window_seconds) else 0
+    if window < 2 * overlap:
+        least = 2 * overlap * stride / SAMPLING_RATE
+        raise ValueError(f"window_seconds is {window_seconds:g}, expected at least {least:g}, for windows overlap by half of that")
+    return window, overlap, context
+
+
+def _blocks(source: Source) -> Iterator[np.ndarray]:
+    """Read a recording; whatever its damage leads to is an AudioError."""
+    try:
+        yield from iter_blocks(source)
+    except (AudioError, OSError):
+        raise
+    except Exception as error:
+        raise AudioError(why_unreadable(source, error)) from error
 
 
 def long_log_probs(
@@ -106,12 +143,7 @@ def long_log_probs(
         ValueError: `window_seconds` leaves nothing between the overlaps, or `pause_seconds` is shorter than what is kept of a silence.
     """
     stride = engine.grid.stride
-    context = math.ceil(context_seconds * SAMPLING_RATE / stride)
-    overlap = 2 * context + max(1, round(_JOIN_SECONDS * SAMPLING_RATE / stride))
-    window = round(window_seconds * SAMPLING_RATE / stride) if math.isfinite(window_seconds) else 0
-    if window < 2 * overlap:
-        least = 2 * overlap * engine.grid.frame_seconds
-        raise ValueError(f"window_seconds is {window_seconds:g}, expected at least {least:g}, for windows overlap by half of that")
+    window, overlap, context = _in_frames(stride, window_seconds, context_seconds)
     windows = _windows(heard(blocks, pause_seconds=pause_seconds, multiple=stride), window, window - overlap, stride)
     held: torch.Tensor | None = None  # what is not yet given out, its best labels, and its first frame
     held_ids, held_first, said = np.zeros(0, int), 0, None
@@ -180,8 +212,8 @@ def _joint(left: np.ndarray, right: np.ndarray, blank: int) -> int:
 
 def _middle_of_longest(run: np.ndarray) -> int | None:
     """Return the middle of the longest run of True, None without one."""
-    edges = np.flatnonzero(np.diff(run.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-    return int(edges[np.argmax(edges[:, 1] - edges[:, 0])].sum()) // 2 if len(edges) else None
+    first, end = longest_run(run)
+    return (first + end) // 2 if end else None
 
 
 def _unheard(engine, first: int, end: int, symbols: int, neighbours: set[int | None]) -> Iterator[tuple[int, torch.Tensor]]:

@@ -29,7 +29,9 @@ class Progress:
         self._bar.update(recordings)
 
     def speed(self) -> str:
-        """Return the audio and how many times faster than it the run is."""
+        """Return the audio and how many times faster than it the run is; "" where there was none."""
+        if not self.audio_seconds:
+            return ""
         seconds = time.perf_counter() - self._start
         audio = f"{self.audio_seconds / 3600:.1f} h" if self.audio_seconds >= 3600 else f"{self.audio_seconds:.0f} s"
         return f"{audio} of audio, {self.audio_seconds / seconds:,.0f} times real time"

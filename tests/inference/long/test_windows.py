@@ -10,7 +10,7 @@ from transformers import UniSpeechConfig
 from hfasr.audio import AudioError, write_audio
 from hfasr.decoding.greedy import GreedyDecoder, labels_to_text
 from hfasr.inference.engine import TorchEngine
-from hfasr.inference.windows import long_log_probs, quiet_cut, segments, transcribe_long
+from hfasr.inference.long.windows import long_log_probs, quiet_cut, segments, transcribe_long
 from hfasr.models.load import load_model
 
 

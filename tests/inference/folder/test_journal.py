@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import resource
 import time
 from pathlib import Path
 
@@ -10,10 +12,10 @@ import pytest
 from filelock import FileLock
 
 from hfasr.audio import write_audio
-from hfasr.inference.files import find_recordings
-from hfasr.inference.journal import Journal, open_journal
-from hfasr.inference.settings import Settings, digest_model
-from hfasr.inference.to_folder import transcribe_to_folder
+from hfasr.inference.folder.files import find_recordings
+from hfasr.inference.folder.journal import Journal, open_journal, write_recording
+from hfasr.inference.folder.settings import Settings, digest_model
+from hfasr.inference.folder.to_folder import transcribe_to_folder
 from hfasr.inference.transcript import Transcript, Unit
 from hfasr.inference.writers import as_record, from_record
 
@@ -159,7 +161,7 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path):
     with open(tmp_path / "out" / "transcripts.jsonl", "a") as file:
         file.write('{"path": 1}\n')
     with pytest.raises(ValueError, match="line 2 is no record of a transcript"):
-        Journal(tmp_path / "out")
+        Journal(tmp_path / "out", SETTINGS)
     write(tmp_path / "out", "/b", replace=True)
     assert [record["path"] for record in records(tmp_path / "out")] == ["/b"]
 
@@ -172,3 +174,46 @@ def test_a_model_is_known_by_what_it_is(build_model, checkpoint, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"layerdrop": 0.5}))
     assert digest_model(str(tmp_path)) != digest_model(checkpoint)
+
+
+def test_code_that_a_model_brings_is_known(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    before = digest_model(str(tmp_path))
+    (tmp_path / "modeling_own.py").write_text("layers = 2")
+    assert digest_model(str(tmp_path)) != before
+
+
+def test_nothing_is_written_before_a_recording_is_done(tmp_path):
+    with open_journal(tmp_path / "new" / "out", SETTINGS):
+        pass
+    assert not (tmp_path / "new" / "out").exists()
+    write(tmp_path / "out", "/a")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with open_journal(tmp_path / "out", SETTINGS | {"weights": "1"}, replace=True) as journal:
+        assert journal.empty()
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_parts_of_two_runs_have_different_names(tmp_path):
+    with open_journal(tmp_path, SETTINGS) as journal:
+        first, second = zip(journal.new_parts(), journal.new_parts(), range(2), strict=False)
+        assert len({*first[:2], *second[:2]}) == 4
+        first[0].touch()
+        second[0].touch()
+        assert next(journal.new_parts()).name.startswith("part-00002-")
+
+
+def test_more_parts_than_files_may_be_open(tmp_path):
+    write(tmp_path, "/0")
+    (tmp_path / "shards").mkdir()
+    keys, limits = [f"/{number}" for number in range(80)], resource.getrlimit(resource.RLIMIT_NOFILE)
+    for place, key in enumerate(keys):
+        line = write_recording(tmp_path, key, key[1:], transcript(key), [], "symbols")
+        (tmp_path / "shards" / f"part-{place:05}.jsonl").write_text(line, "utf-8")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, limits[1]))
+    try:
+        with open_journal(tmp_path, SETTINGS) as journal:
+            journal.finish(keys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert [record["path"] for record in records(tmp_path)] == keys

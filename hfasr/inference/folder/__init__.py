@@ -1,0 +1,1 @@
+"""Paths that a user names -> a folder of transcripts."""

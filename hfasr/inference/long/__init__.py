@@ -1,0 +1,1 @@
+"""Recordings of any length, and live ones -> what is heard in them, in constant memory."""

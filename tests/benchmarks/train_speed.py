@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, UniSpeechConfig, Wav2Vec2BertConfig, Wav2Vec2Config
+from variants import print_variants
 
 from hfasr.audio import SAMPLING_RATE, audio_duration, write_audio
 from hfasr.models.load import BUILT_IN, load_model
@@ -184,21 +185,12 @@ def main() -> None:
     print(f"{device}, torch {torch.__version__}, Python {platform.python_version()}", flush=True)
     if options.baseline:
         subprocess.run([sys.executable, options.baseline], check=True)
-    found = []
+    variants = []
     for model in options.models:
         for variant in options.variants:
             compiled, _, shapes = variant.partition(":")
-            flags = ["--model", model, "--compile", compiled, "--batch_shapes", shapes or "0"]
-            process = subprocess.run([sys.executable, __file__, *sys.argv[1:], *flags], stdout=subprocess.PIPE, text=True, check=False)
-            if process.returncode:
-                print(f"{model} {variant}: ended with status {process.returncode}", flush=True)
-                continue
-            found.append(json.loads(process.stdout.splitlines()[-1]))
-            print(json.dumps(found[-1]), flush=True)
-    if found:
-        print(" | ".join(found[0]))
-        for row in found:
-            print(" | ".join(str(value) for value in row.values()))
+            variants.append((f"{model} {variant}", ["--model", model, "--compile", compiled, "--batch_shapes", shapes or "0"]))
+    print_variants(variants)
 
 
 if __name__ == "__main__":

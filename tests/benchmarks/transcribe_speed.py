@@ -24,23 +24,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
-
-try:
-    version("hfasr")
-except PackageNotFoundError:
-    # Not installed: the package without its __init__, whose version is that of the installation.
-    package = types.ModuleType("hfasr")
-    package.__path__ = [str(Path(__file__).parents[2] / "hfasr")]
-    sys.modules["hfasr"] = package
-
 from transformers import UniSpeechConfig, Wav2Vec2Config
+from variants import print_variants
 
 from hfasr.audio import SAMPLING_RATE, write_audio
 from hfasr.inference.batches import sorted_batches
@@ -210,19 +200,7 @@ def main() -> None:
     print(f"{name}, torch {torch.__version__}, Python {platform.python_version()}", flush=True)
     if options.baseline:
         subprocess.run([sys.executable, options.baseline], check=True)
-    found = []
-    for variant in options.variants:
-        command = [sys.executable, __file__, *sys.argv[1:], "--one", variant]
-        process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if process.returncode:
-            print(f"{variant}: ended with status {process.returncode}", flush=True)
-            continue
-        found.append(json.loads(process.stdout.splitlines()[-1]))
-        print(json.dumps(found[-1]), flush=True)
-    if found:
-        print(" | ".join(found[0]))
-        for row in found:
-            print(" | ".join(str(value) for value in row.values()))
+    print_variants((variant, ["--one", variant]) for variant in options.variants)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,10 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
-import tempfile
-import time
-import uuid
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +15,8 @@ import pytest
 import soundfile
 from datasets import Audio, Dataset, DatasetDict, IterableDataset, Value, load_dataset
 from filelock import FileLock
+from ray_cluster import two_nodes, wait_for
+from together import free_port
 
 from hfasr.audio import load_audio, write_audio
 from hfasr.corpora.preparation.prepare import prepare
@@ -285,14 +282,6 @@ def start_command(tmp_path, corpus, limit=0, environment=None, **options) -> sub
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, env=environment)
 
 
-def wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return value
-
-
 def at_work(folder) -> list[int]:
     """Return the process ids of the workers that are writing a shard, from their temporary files' names."""
     return [int(path.name.split(".")[-2]) for path in (Path(folder) / ".prepare").glob("*.tmp")]
@@ -403,52 +392,10 @@ def test_a_shard_with_a_passing_failure_is_made_again(clips, tmp_path):
     assert path.read_bytes() == whole
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def cluster():
-    """Start a head and a second node of one CPU each, as processes of their own; yield (address, environment of a driver)."""
-    if find_spec("ray") is None:
-        pytest.skip("ray is not installed (pip install 'hfasr[ray]')")
-    ray, port = str(Path(sys.executable).with_name("ray")), free_port()
-    # a short name, since sockets in it may have no more than 107 characters
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        # a head listens on all of the machine's addresses: only holders of this token may use it
-        token = Path(folder, "token")
-        token.write_text(uuid.uuid4().hex)
-        environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-        head = ["--head", f"--port={port}", f"--ray-client-server-port={free_port()}", "--include-dashboard=false", f"--temp-dir={folder}"]
-        nodes = []
-        try:
-            for name, place in (("head", head), ("second", [f"--address=127.0.0.1:{port}"])):
-                nodes.append(start_node([ray, "start", *place], Path(folder, f"{name}.log"), environment))
-            yield f"127.0.0.1:{port}", environment
-        finally:
-            for node in reversed(nodes):
-                stop_node(node)
-
-
-def start_node(command, log, environment) -> subprocess.Popen:
-    options = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
-    with open(log, "w") as file:
-        node = subprocess.Popen([*command, *options], stdout=file, stderr=file, env=environment, start_new_session=True)
-    wait_for(lambda: "Ray runtime started" in log.read_text() or node.poll() is not None)
-    assert node.poll() is None, log.read_text()
-    return node
-
-
-def stop_node(node):
-    """End a node with all that it started, which is in a process group of its own."""
-    node.terminate()
-    try:
-        node.wait(5)
-    except subprocess.TimeoutExpired:
-        os.killpg(node.pid, signal.SIGKILL)
-        node.wait()
+    with two_nodes() as (address, environment, _):
+        yield address, environment
 
 
 def finish(command) -> dict:
